@@ -1,0 +1,1 @@
+"""Benchmarks that a user and CI can run: `tui-chat bench`."""

@@ -1,0 +1,1 @@
+"""What a turn is: session, context, reply cleaning, sanitising. Plain Python."""

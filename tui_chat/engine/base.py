@@ -1,0 +1,94 @@
+"""The contract between a conversation and whatever generates text, and its errors."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from tui_chat.types import (
+    EngineEvent,
+    GenerationSettings,
+    LoadProgress,
+    MemoryUse,
+    Message,
+    Precision,
+    Rung,
+)
+
+OnProgress = Callable[[LoadProgress], None]
+
+
+class EngineError(Exception):
+    """Something went wrong in an engine; `str()` is one sentence that a user can act on."""
+
+
+class LoadError(EngineError):
+    """The model could not be loaded."""
+
+
+class LoadCancelled(EngineError):
+    """The load was cancelled on request."""
+
+
+class Engine(Protocol):
+    """Messages in, reply events out. One reply at a time; the engine holds a lock."""
+
+    name: str
+    """Short name of the model for the screen."""
+    context_window: int
+    """Tokens that prompt and reply may have together."""
+    tokenizer_id: str
+    """Names the tokenizer and chat template; counts are cached under it."""
+    exact_counts: bool
+    """Whether `count_tokens` is exact or an estimate."""
+    precision: Precision
+    device: str
+    """`cpu`, `cuda:0`, `mps`; `echo` for the scripted engine."""
+    dtype: str
+    """Type of the weights that are computed with: `bfloat16`, `float32`; may be empty."""
+    rungs: tuple[Rung, ...]
+    """The steps of the loading ladder in the order they were tried."""
+    notes: tuple[str, ...]
+    """What the user should know about this model: no chat template, a folded system role."""
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Length of the prompt that `messages` render to, generation prompt included.
+
+        Safe to call from any thread, also while a reply is being generated.
+        """
+        ...
+
+    def count_message(self, message: Message) -> int:
+        """What one message adds to a prompt; cached, so a repeated call costs nothing.
+
+        The sum over a conversation may differ from `count_tokens` by what the template puts
+        around the conversation as a whole; `count_tokens` has the last word.
+        """
+        ...
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: GenerationSettings,
+        cancel: threading.Event,
+    ) -> Iterator[EngineEvent]:
+        """Generate the reply to `messages`.
+
+        Args:
+            messages: what is sent, oldest first, ending with a user message.
+            settings: None values are taken from the model's generation config.
+            cancel: when set, generation ends within one token or one prefill chunk.
+
+        Yields:
+            `PrefillProgress`, then one `TextDelta` per token that completed some text, then
+            exactly one `GenerationFinished`, also after an error or a cancel. Text before an
+            error has been yielded by then. Never raises for a fault of generation.
+        """
+        ...
+
+    def memory(self) -> MemoryUse | None:
+        """Memory of the device right now, or None where it cannot be told."""
+        ...
+
+    def close(self) -> None:
+        """Free the weights and the cache. The engine must not be used afterwards."""
+        ...

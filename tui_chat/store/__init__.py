@@ -1,0 +1,1 @@
+"""Conversations on disk: append-only files that are the only truth."""

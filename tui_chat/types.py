@@ -1,0 +1,276 @@
+"""The values that cross floors: frozen dataclasses and enums, nothing that acts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+
+class Role(StrEnum):
+    """Who wrote a message; the values are those of OpenAI and Hugging Face chat formats."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class Mode(StrEnum):
+    """Which of the two tables of generation settings a reply uses."""
+
+    SPEED = "speed"
+    ACCURACY = "accuracy"
+
+    @property
+    def other(self) -> "Mode":
+        """The mode that the switch leads to."""
+        return Mode.ACCURACY if self is Mode.SPEED else Mode.SPEED
+
+
+class Precision(StrEnum):
+    """How the weights are held, in the order of the loading ladder."""
+
+    INT4 = "4-bit"
+    INT8 = "8-bit"
+    FP16 = "16-bit"
+    CPU = "cpu"
+
+
+Status = Literal["complete", "interrupted", "failed"]
+FinishReason = Literal["stop", "length", "cancelled", "repetition", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyMetrics:
+    """What one reply cost. Seconds are wall-clock; a rate is a property, never stored."""
+
+    prompt_tokens: int = 0
+    """Tokens of the whole rendered prompt."""
+    cached_tokens: int = 0
+    """How many of them were already in the prompt cache."""
+    completion_tokens: int = 0
+    """Tokens that were generated, the end-of-turn token included."""
+    tokenize_seconds: float = 0.0
+    """Rendering the chat template and encoding it."""
+    prefill_seconds: float = 0.0
+    """From the encoded prompt to the first generated token."""
+    decode_seconds: float = 0.0
+    """From the first generated token to the last."""
+    precision: Precision | None = None
+    peak_memory_bytes: int = 0
+    """Highest memory use during the reply: of the device, or of the process on a CPU."""
+
+    @property
+    def generate_seconds(self) -> float:
+        """Prefill and decode together."""
+        return self.prefill_seconds + self.decode_seconds
+
+    @property
+    def total_seconds(self) -> float:
+        """Tokenize, prefill and decode together."""
+        return self.tokenize_seconds + self.generate_seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode rate: the first token belongs to the prefill. 0.0 when there is no rate."""
+        if self.completion_tokens < 2 or self.decode_seconds <= 0:
+            return 0.0
+        return (self.completion_tokens - 1) / self.decode_seconds
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Prefill rate over the tokens that were not cached. 0.0 when there is no rate."""
+        if self.prefill_seconds <= 0:
+            return 0.0
+        return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, as it is stored."""
+
+    id: str
+    role: Role
+    content: str
+    """Raw text, exactly as typed or generated; made safe only where it is shown."""
+    created_at: datetime
+    """Aware, UTC."""
+    parent_id: str | None = None
+    """The message this one answers or follows; siblings share a parent."""
+    reasoning: str = ""
+    """What the model thought before the answer; never part of `content`."""
+    status: Status = "complete"
+    finish_reason: FinishReason | None = None
+    """Why a reply ended; None for messages that were typed."""
+    error: str = ""
+    """One sentence for the reader when `status` is "failed"."""
+    model: str = ""
+    mode: Mode | None = None
+    seed: int | None = None
+    token_count: int | None = None
+    metrics: ReplyMetrics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation: its header and the messages on the branch that is open."""
+
+    id: str
+    created_at: datetime
+    title: str = ""
+    model: str = ""
+    tokenizer_id: str = ""
+    system_prompt: str = ""
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """What a list of conversations shows of one of them."""
+
+    id: str
+    title: str
+    created_at: datetime
+    updated_at: datetime
+    model: str
+    message_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model to open, and how."""
+
+    model: str = "guide"
+    """`guide`, a local folder, a Hugging Face hub name, or `echo:PATH`."""
+    revision: str | None = None
+    precision: Precision | None = None
+    """None takes the highest rung of the ladder that works."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    context_window: int | None = None
+    """Upper limit for the context window; None takes the model's own."""
+    echo_rate: float = 0.0
+    """Tokens per second of the scripted engine; 0 is as fast as possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How to generate. None leaves a value to the model's own generation config."""
+
+    max_new_tokens: int = 1024
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    seed: int | None = None
+    stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPlan:
+    """Which messages the next prompt holds."""
+
+    kept: tuple[Message, ...]
+    """What is sent, the system message first if there is one."""
+    dropped: tuple[Message, ...]
+    """What no longer fits, oldest first."""
+    prompt_tokens: int
+    """Exact length of the rendered prompt of `kept`."""
+    context_window: int
+    reserved_tokens: int
+    """Room that is kept free for the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Memory of the device that holds the model, in bytes."""
+
+    weights_bytes: int
+    cache_bytes: int
+    """The KV cache of the open conversation."""
+    used_bytes: int
+    """Everything this process holds there."""
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far the loading of a model has come."""
+
+    stage: str
+    """A word or two for the reader: "importing torch", "loading weights"."""
+    fraction: float | None = None
+    """0 to 1, or None while it is not known."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of the loading ladder, taken or fallen."""
+
+    precision: Precision
+    taken: bool
+    reason: str
+    """Why it fell, or what was loaded; one sentence for the reader."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """Prompt tokens that are in the cache (`done`, reused ones included) of `total`."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of the reply, with the live figures at that moment."""
+
+    text: str
+    kind: Literal["content", "reasoning"] = "content"
+    completion_tokens: int = 0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationFinished:
+    """An engine's last event for a prompt."""
+
+    finish_reason: FinishReason
+    metrics: ReplyMetrics
+    prompt_ids: Sequence[int] = field(default=(), repr=False)
+    new_ids: Sequence[int] = field(default=(), repr=False)
+    error: str = ""
+    """One sentence for the reader when `finish_reason` is "error"."""
+
+
+EngineEvent = PrefillProgress | TextDelta | GenerationFinished
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The prompt is on disk and planned; the engine is about to read it."""
+
+    plan: ContextPlan
+    message_id: str
+    """Id of the reply to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFinished:
+    """The reply as it was stored, whatever ended it."""
+
+    message: Message
+    finish_reason: FinishReason
+    prompt_ids: Sequence[int] = field(default=(), repr=False)
+    new_ids: Sequence[int] = field(default=(), repr=False)
+    unsaved: str = ""
+    """One sentence when the disk refused the reply; it is then in memory only."""
+
+
+ReplyEvent = ReplyStarted | PrefillProgress | TextDelta | ReplyFinished

@@ -1,0 +1,142 @@
+"""The single table of actions: id, keys, slash name, help.
+
+It feeds the bindings, the footer, the palette, the slash commands, the help screen,
+`--help-keys`, the README and the training text of the built-in guide. It imports nothing of
+Textual, so that the command line and the guide can read it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Group = Literal["Write", "Reply", "Walk", "Go to", "Conversation", "Context"]
+GROUPS: tuple[Group, ...] = ("Write", "Reply", "Walk", "Go to", "Conversation", "Context")
+
+_KEY_WORDS = {
+    "ctrl": "Ctrl",
+    "shift": "Shift",
+    "alt": "Alt",
+    "enter": "Enter",
+    "escape": "Esc",
+    "tab": "Tab",
+    "up": "↑",
+    "down": "↓",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "home": "Home",
+    "end": "End",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing a user can do."""
+
+    id: str
+    """Stable name: the key of the `[keymap]` table in the config file."""
+    group: Group
+    help: str
+    """A verb phrase, shown behind the key."""
+    keys: tuple[str, ...] = ()
+    """Textual key names; the first is the one that is shown."""
+    slash: str = ""
+    """Name of the slash command without the slash; empty when there is none."""
+    argument: str = ""
+    """What may follow the slash command, for its help."""
+
+    @property
+    def key_label(self) -> str:
+        """The shown key as people write it, such as "Ctrl+N"; empty when there is none."""
+        return key_label(self.keys[0]) if self.keys else ""
+
+    @property
+    def usage(self) -> str:
+        """The slash command with its argument, such as "/rename TITLE"; empty without one."""
+        return f"/{self.slash} {self.argument}".rstrip() if self.slash else ""
+
+
+def key_label(key: str) -> str:
+    """A Textual key name as people write it: "ctrl+n" becomes "Ctrl+N"."""
+    return "+".join(_KEY_WORDS.get(part, part.upper()) for part in key.split("+"))
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action("send", "Write", "send the message", ("enter",)),
+    Action("newline", "Write", "start a new line", ("ctrl+j", "shift+enter", "alt+enter")),
+    Action("history-previous", "Write", "recall the earlier prompt", ("up",)),
+    Action("history-next", "Write", "recall the later prompt", ("down",)),
+    Action("edit", "Write", "write the prompt in $EDITOR", ("ctrl+g",), "edit"),
+    Action("complete", "Write", "complete a /command", ("tab",)),
+    Action("interrupt", "Write", "copy, stop, clear or quit: in that order", ("ctrl+c",)),
+    Action("stop", "Reply", "stop the reply and keep its text", ("escape",), "stop"),
+    Action("regenerate", "Reply", "write the reply again, as another version", ("ctrl+r",), "regen"),
+    Action("mode", "Reply", "switch between speed and accuracy", ("shift+tab", "f3"), "mode"),
+    Action("copy", "Reply", "copy the last reply, or code block N", ("ctrl+y",), "copy", "[N]"),
+    Action("page-up", "Walk", "scroll up", ("pageup", "shift+up")),
+    Action("page-down", "Walk", "scroll down", ("pagedown", "shift+down")),
+    Action("top", "Walk", "go to the beginning", ("ctrl+home",)),
+    Action("follow", "Walk", "go to the end and follow the reply", ("ctrl+end",), "end"),
+    Action("new", "Go to", "start a new chat", ("ctrl+n",), "new"),
+    Action("chats", "Go to", "open or search earlier chats", ("ctrl+o",), "chats"),
+    Action("model", "Go to", "choose and load a model", ("ctrl+l",), "model", "[NAME]"),
+    Action("palette", "Go to", "open the command palette", ("ctrl+p",)),
+    Action("theme", "Go to", "choose a theme", (), "theme", "[NAME]"),
+    Action("help", "Go to", "show all keys and commands", ("f1",), "help"),
+    Action("suspend", "Go to", "suspend to the shell", ("ctrl+z",)),
+    Action("quit", "Go to", "quit", ("ctrl+q",), "quit"),
+    Action("leave", "Go to", "quit from an empty box, when pressed twice", ("ctrl+d",)),
+    Action("rename", "Conversation", "rename this chat", (), "rename", "TITLE"),
+    Action("delete", "Conversation", "move this chat to the trash", (), "delete"),
+    Action("undo", "Conversation", "bring the deleted chat back", (), "undo"),
+    Action("system", "Context", "set or show the system prompt", (), "system", "[TEXT]"),
+    Action("context", "Context", "show what is sent, and its size", (), "context"),
+)
+
+BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
+BY_SLASH: Mapping[str, Action] = {action.slash: action for action in ACTIONS if action.slash}
+
+
+def apply_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[str, ...]]:
+    """The table with the user's keys, and one sentence per entry that cannot be used.
+
+    `keymap` maps an action id to Textual key names separated by commas; an empty text takes
+    the key away. A key that is given to one action is taken from every other.
+    """
+    problems = [
+        f'keymap: there is no action "{action_id}"; F1 lists them all.'
+        for action_id in keymap
+        if action_id not in BY_ID
+    ]
+    wanted = {
+        action_id: tuple(key.strip().lower() for key in keys.split(",") if key.strip())
+        for action_id, keys in keymap.items()
+        if action_id in BY_ID
+    }
+    owner: dict[str, str] = {}
+    for action_id, keys in wanted.items():
+        for key in keys:
+            if key in owner:
+                problems.append(f'keymap: "{key}" is given to {owner[key]} and to {action_id}.')
+            owner.setdefault(key, action_id)
+    actions = []
+    for action in ACTIONS:
+        keys = wanted.get(action.id, action.keys)
+        keys = tuple(key for key in keys if owner.get(key, action.id) == action.id)
+        actions.append(replace(action, keys=keys))
+    return tuple(actions), tuple(problems)
+
+
+def key_table(actions: Iterable[Action] = ACTIONS) -> str:
+    """All actions as plain text in columns, grouped: what `--help-keys` prints."""
+    lines: list[str] = []
+    shown = tuple(actions)
+    for group in GROUPS:
+        rows = [action for action in shown if action.group == group]
+        if not rows:
+            continue
+        lines.append(f"{group}:")
+        for action in rows:
+            keys = ", ".join(key_label(key) for key in action.keys)
+            lines.append(f"  {keys:<30}{action.usage:<18}{action.help}".rstrip())
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
