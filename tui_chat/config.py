@@ -288,7 +288,7 @@ def save_setting(loaded: LoadedConfig, name: str, value: str | bool | int) -> No
         ConfigError: the file is damaged or cannot be written.
     """
     if loaded.damaged:
-        raise ConfigError(f"{loaded.path} is not written over, because it has errors; mend it first.")
+        raise ConfigError(f"{loaded.path} has errors and is not written over; mend it first.")
     line = tomli_w.dumps({name: value}).rstrip("\n")
     try:
         text = loaded.path.read_text(encoding="utf-8") if loaded.path.exists() else ""

@@ -1,1 +1,1 @@
-"""Everything that draws; the only floor that knows Textual. Importing the package loads none of it."""
+"""Everything that draws; the only floor that knows Textual. Importing it loads none of it."""
