@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 
 from tui_chat import files
-from tui_chat.types import GenerationSettings, Mode, Precision
+from tui_chat.types import GenerationSettings, Mode, ModelSpec, Precision
 
 SPEED_DEFAULTS = GenerationSettings(repetition_penalty=1.0, no_repeat_ngram_size=0)
 ACCURACY_DEFAULTS = GenerationSettings(repetition_penalty=1.1, no_repeat_ngram_size=3)
@@ -56,6 +56,29 @@ class LoadedConfig:
     problems: tuple[str, ...] = ()
     damaged: bool = False
     """The file could not be read as TOML at all; it must not be written over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for; None leaves a setting to the config file."""
+
+    model: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    """`auto` or a value of `Precision`."""
+    mode: Mode | None = None
+    max_new_tokens: int | None = None
+    system: str | None = None
+    seed: int | None = None
+    context: int | None = None
+    """Upper limit for the context window in tokens."""
+    config: Path | None = None
+    """The config file instead of the user's own."""
+    data_dir: Path | None = None
+    """The data folder instead of the user's own."""
+    echo_rate: float = 0.0
+    """Tokens per second of the scripted engine; 0 is as fast as possible."""
+    mouse: bool | None = None
 
 
 class ConfigError(Exception):
@@ -314,6 +337,37 @@ def _with_line(text: str, name: str, line: str) -> str:
         return candidate
     # The value spans lines (a multi-line text): write the whole file anew, comments are lost.
     return tomli_w.dumps({**tomllib.loads(text), name: wanted})
+
+
+def with_options(config: Config, options: Options) -> Config:
+    """`config` with what the command line asks for in place of its own settings."""
+    given = {
+        "model": options.model,
+        "device": options.device,
+        "mode": options.mode,
+        "context_window": options.context,
+        "system_prompt": options.system,
+        "mouse": options.mouse,
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if options.precision is not None:
+        changes["precision"] = _precision(options.precision)
+    generation = {"max_new_tokens": options.max_new_tokens, "seed": options.seed}
+    wanted: dict[str, Any] = {name: v for name, v in generation.items() if v is not None}
+    for mode in Mode:
+        changes[str(mode)] = replace(config.settings(mode), **wanted)
+    return replace(config, **changes)
+
+
+def model_spec(config: Config, echo_rate: float = 0.0) -> ModelSpec:
+    """The model that `config` names, as `open_engine` takes it."""
+    return ModelSpec(
+        model=expand_model(config.model),
+        precision=config.precision,
+        device=config.device,
+        context_window=config.context_window,
+        echo_rate=echo_rate,
+    )
 
 
 def expand_model(name: str) -> str:
