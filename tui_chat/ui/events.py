@@ -1,0 +1,57 @@
+"""What the engine thread tells the screen. All state stays on the screen's side."""
+
+from textual.message import Message as UIMessage
+
+from tui_chat.engine.base import Engine
+from tui_chat.types import LoadProgress, ReplyEvent
+
+
+class SessionEvent(UIMessage):
+    """One event of the reply that is being written."""
+
+    def __init__(self, event: ReplyEvent) -> None:
+        super().__init__()
+        self.event = event
+
+
+class ReplyCrashed(UIMessage):
+    """The reply ended with an error that the session did not expect."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__()
+        self.sentence = sentence
+
+
+class ModelLoading(UIMessage):
+    """How far the loading of the model has come."""
+
+    def __init__(self, progress: LoadProgress) -> None:
+        super().__init__()
+        self.progress = progress
+
+
+class ModelReady(UIMessage):
+    """The model is loaded."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.engine = engine
+
+
+class ModelFailed(UIMessage):
+    """The model could not be loaded, for a reason that the reader can act on."""
+
+    def __init__(self, sentence: str, *, cancelled: bool = False) -> None:
+        super().__init__()
+        self.sentence = sentence
+        self.cancelled = cancelled
+
+
+class PromptCounted(UIMessage):
+    """The exact size of the next prompt; `generation` tells a late answer from a current one."""
+
+    def __init__(self, generation: int, prompt_tokens: int, draft_tokens: int) -> None:
+        super().__init__()
+        self.generation = generation
+        self.prompt_tokens = prompt_tokens
+        self.draft_tokens = draft_tokens

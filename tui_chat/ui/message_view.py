@@ -1,0 +1,331 @@
+"""One message on the page: the user's band, the streamed Markdown reply, the line under it."""
+
+import re
+import time
+
+from markdown_it import MarkdownIt
+from pygments.token import Token
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.highlight import HighlightTheme, highlight
+from textual.widgets import Label, Markdown
+from textual.widgets._markdown import MarkdownBlock, MarkdownFence
+
+from tui_chat.chat.sanitize import sanitize
+from tui_chat.types import Message, ReplyMetrics
+from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds
+
+PAINT_SHARE = 20
+"""A stream is painted again after this many times the CPU time that its last paint took: the
+painting then takes at most a twentieth of the time from the thread that generates."""
+MIN_PAINT_INTERVAL = 0.1
+MAX_PAINT_INTERVAL = 1.0
+
+HEAVY_BLOCK_LINES = 150
+HEAVY_BLOCK_CHARS = 20_000
+_LINK_DEFINITION = re.compile(r"^ {0,3}\[[^\]\n]+\]:\s", re.MULTILINE)
+
+
+class CodePalette(HighlightTheme):
+    """Code in the theme's own syntax colours, also in sixteen colours."""
+
+    STYLES = {
+        Token.Comment: "italic $syntax-comment",
+        Token.Keyword: "$syntax-keyword",
+        Token.Keyword.Type: "$syntax-type",
+        Token.Operator.Word: "$syntax-keyword",
+        Token.Literal.String: "$syntax-string",
+        Token.String: "$syntax-string",
+        Token.Literal.String.Doc: "$syntax-comment",
+        Token.Literal.Number: "$syntax-number",
+        Token.Name.Function: "bold",
+        Token.Name.Class: "bold $syntax-type",
+        Token.Name.Builtin: "$syntax-type",
+        Token.Name.Decorator: "$syntax-type",
+        Token.Name.Attribute: "$syntax-name",
+        Token.Name.Variable: "$syntax-name",
+        Token.Name.Tag: "$syntax-keyword",
+        Token.Generic.Heading: "bold",
+    }
+
+
+class Fence(MarkdownFence):
+    """A code block: one head row (language, copy number), then the code on a recessed ground."""
+
+    @classmethod
+    def highlight(
+        cls, code: str, language: str, ansi: bool = False, dark: bool = False
+    ) -> Content:
+        return highlight(code.rstrip("\n"), language=language or None, theme=CodePalette)
+
+    def compose(self) -> ComposeResult:
+        reply = self._markdown
+        number = reply.number_of(self) if isinstance(reply, Reply) else 0
+        yield OneLine(
+            [[("m", self.lexer or "text")]], [[("m", f"/copy {number}")]], classes="fence-head"
+        )
+        yield Label(self._highlighted_code, id="code-content", expand=True)
+
+
+class Reply(Markdown):
+    """Markdown as we show it: no raw HTML, no links opened unasked, quiet bullets."""
+
+    BULLETS = ["• ", "◦ ", "- "]
+    BLOCKS: dict[str, type[MarkdownBlock]] = {
+        **Markdown.BLOCKS,
+        "fence": Fence,
+        "code_block": Fence,
+    }
+
+    def __init__(self, text: str, *, first_fence: int) -> None:
+        super().__init__(
+            text,
+            parser_factory=lambda: MarkdownIt("gfm-like", {"html": False}),
+            open_links=False,
+        )
+        self._first_fence = first_fence
+
+    def number_of(self, fence: Fence) -> int:
+        """The number of a code block that is mounted here, counted through the conversation."""
+        return self._first_fence + list(self.query(Fence)).index(fence) + 1
+
+
+class UserTurn(InkText):
+    """What the user typed, on the raised band."""
+
+    def __init__(self, text: str, *, message_id: str = "", waiting: bool = False) -> None:
+        parts: list[Part] = [text]
+        if waiting:
+            parts.append(("m", "  waiting"))
+        super().__init__(parts, classes="user-turn -waiting" if waiting else "user-turn")
+        self.message_id = message_id
+        self.text = text
+
+
+class Reasoning(InkText, can_focus=True):
+    """What the model thought, folded to one line until it is clicked or opened with Enter."""
+
+    BINDINGS = [("enter", "unfold", "unfold")]
+
+    def __init__(self) -> None:
+        super().__init__(classes="reasoning")
+        self._text = ""
+        self._label = "thinking"
+        self._open = False
+
+    def update_text(self, text: str, label: str) -> None:
+        """Show `text` (when open) under `label`."""
+        self._text, self._label = text, label
+        self._paint()
+
+    def action_unfold(self) -> None:
+        self._open = not self._open
+        self._paint()
+
+    def on_click(self) -> None:
+        self.action_unfold()
+
+    def _paint(self) -> None:
+        parts: list[Part] = [("m", f"{'▾' if self._open else '▸'} {self._label}")]
+        if self._open:
+            body = "\n".join(f"│ {line}" for line in self._text.strip().split("\n"))
+            parts.append(("m", f"\n{body}"))
+        self.show(parts)
+
+
+def too_heavy(text: str) -> bool:
+    """Whether drawing `text` as Markdown could stall the screen: one block is very large."""
+    run = 0
+    for line in text.split("\n"):
+        if len(line) > HEAVY_BLOCK_CHARS:
+            return True
+        run = run + 1 if line.strip() else 0
+        if run > HEAVY_BLOCK_LINES:
+            return True
+    return False
+
+
+def metrics_lines(metrics: ReplyMetrics, mode: str, prefix: Line = ()) -> list[Line]:
+    """What a reply cost, from the whole line to the short one; only the rate in full ink."""
+    new = metrics.prompt_tokens - metrics.cached_tokens
+    reused = f" ({metrics.cached_tokens:,} reused)" if metrics.cached_tokens else ""
+    prefill = seconds(metrics.prefill_seconds)
+    written = f"{metrics.completion_tokens:,} tok"
+    rate = f"{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
+    tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {mode}" if mode else ""))
+    whole = (
+        f"tokenize {seconds(metrics.tokenize_seconds)} · prefill {new:,} tok{reused} {prefill} · "
+        f"{written} {seconds(metrics.decode_seconds)} · "
+    )
+    middle = f"prefill {new:,}{reused} {prefill} · {written} {seconds(metrics.decode_seconds)} · "
+    return [[*prefix, ("m", head), *tail] for head in (whole, middle, f"{written} · ")]
+
+
+def foot_lines(message: Message, again: str) -> list[Line]:
+    """The line under a finished reply: its figures, or how it ended.
+
+    `again` is the key that writes a reply again, for the replies that did not end well.
+    """
+    metrics = message.metrics or ReplyMetrics()
+    retry: Line = (("k", again), ("m", " again")) if again else ()
+    count = f"{metrics.completion_tokens:,} tok"
+    match message.status, message.finish_reason:
+        case "failed", _:
+            return [(("err", f"× {message.error}"), "  ", *retry)]
+        case "interrupted", "repetition":
+            head = f"■ stopped after {count}: it repeated itself"
+            return [(("warn", head), ("m", " · "), *retry)]
+        case "interrupted", _:
+            head = f"■ stopped after {count}" if metrics.completion_tokens else "■ stopped"
+            kept: Part = ("m", " · kept, and sent with the next prompt · ")
+            return [(("warn", head), kept, *retry), (("warn", head), ("m", " · "), *retry)]
+        case _, "length":
+            cut: Line = (("warn", "cut at the length limit"), ("m", " · "))
+            return metrics_lines(metrics, message.mode or "", cut)
+    return metrics_lines(metrics, message.mode or "")
+
+
+class AssistantTurn(Vertical):
+    """A reply: reasoning, Markdown and the line under it; streamed or complete."""
+
+    def __init__(self, *, message_id: str, first_fence: int, again: str) -> None:
+        super().__init__(classes="assistant-turn")
+        self.message_id = message_id
+        self._again = again
+        self._text = ""
+        self._reasoning_text = ""
+        self._reasoning_started = 0.0
+        self._reasoning = Reasoning()
+        self._reasoning.display = False
+        self._reply = Reply("", first_fence=first_fence)
+        self._plain = InkText()
+        self._plain.display = False
+        self._foot = OneLine(classes="foot")
+        self._foot.display = False
+        self._painted = 0
+        self._interval = 0.0
+        self._last_paint = 0.0
+        self._scheduled = False
+        self._message: Message | None = None
+
+    @classmethod
+    def of(cls, message: Message, *, first_fence: int, again: str) -> "AssistantTurn":
+        """The view of a reply that is complete."""
+        view = cls(message_id=message.id, first_fence=first_fence, again=again)
+        view._message = message
+        view._text = sanitize(message.content)
+        view._reasoning_text = sanitize(message.reasoning)
+        return view
+
+    @property
+    def fence_count(self) -> int:
+        """Code blocks in this reply."""
+        return len(code_blocks(self._text))
+
+    def compose(self) -> ComposeResult:
+        yield self._reasoning
+        yield self._reply
+        yield self._plain
+        yield self._foot
+
+    async def on_mount(self) -> None:
+        if self._message is not None:
+            await self._show_all()
+            self._show_end(self._message)
+
+    def feed(self, text: str) -> None:
+        """More of the reply; painted soon, as often as the painting stays cheap."""
+        self._text += sanitize(text)
+        self._schedule()
+
+    def feed_reasoning(self, text: str) -> None:
+        """More of what the model thinks before it answers."""
+        if not self._reasoning_started:
+            self._reasoning_started = time.monotonic()
+        self._reasoning_text += sanitize(text)
+        self._schedule()
+
+    async def finish(self, message: Message) -> None:
+        """Paint all that is left and show how the reply ended."""
+        self._message = message
+        whole = sanitize(message.content)
+        if whole != self._text or _LINK_DEFINITION.search(whole):
+            self._text = whole
+            await self._show_all()
+        else:
+            await self._paint()
+        self._show_end(message)
+
+    def _schedule(self) -> None:
+        if self._scheduled or not self.is_attached:
+            return
+        self._scheduled = True
+        wait = self._last_paint + self._interval - time.monotonic()
+        self.set_timer(max(0.001, wait), self._paint_in_time)
+
+    async def _paint_in_time(self) -> None:
+        self._scheduled = False
+        if self._message is not None:
+            return
+        started = time.thread_time()
+        await self._paint()
+        self.call_after_refresh(self._after_paint, started)
+
+    def _after_paint(self, started: float) -> None:
+        cost = time.thread_time() - started
+        self._interval = min(MAX_PAINT_INTERVAL, max(MIN_PAINT_INTERVAL, PAINT_SHARE * cost))
+        self._last_paint = time.monotonic()
+
+    async def _paint(self) -> None:
+        self._paint_reasoning()
+        fresh = self._text[self._painted :]
+        if not fresh:
+            return
+        self._painted = len(self._text)
+        if self._plain.display or too_heavy(self._text):
+            await self._show_plain()
+        else:
+            await self._reply.append(fresh)
+
+    async def _show_all(self) -> None:
+        self._paint_reasoning()
+        self._painted = len(self._text)
+        if too_heavy(self._text):
+            await self._show_plain()
+        else:
+            await self._reply.update(self._text)
+
+    async def _show_plain(self) -> None:
+        """A block that would stall the screen as Markdown is shown as the text that it is."""
+        if not self._plain.display:
+            self._plain.display, self._reply.display = True, False
+            await self._reply.update("")
+        self._plain.show([("m", "shown as plain text, too large to format\n\n"), self._text])
+
+    def _paint_reasoning(self) -> None:
+        if not self._reasoning_text:
+            return
+        self._reasoning.display = True
+        if self._text and self._reasoning_started:
+            label = f"thought for {seconds(time.monotonic() - self._reasoning_started)}"
+            self._reasoning_started = 0.0
+            self._reasoning.update_text(self._reasoning_text, label)
+        elif self._reasoning_started:
+            self._reasoning.update_text(self._reasoning_text, "thinking")
+        elif self._reasoning._label == "thinking":
+            self._reasoning.update_text(self._reasoning_text, "thoughts")
+
+    def _show_end(self, message: Message) -> None:
+        self._foot.show(foot_lines(message, self._again))
+        self._foot.display = True
+
+
+def code_blocks(text: str) -> list[str]:
+    """The raw code of every fenced or indented block in `text`, in order."""
+    if "```" not in text and "~~~" not in text and "    " not in text and "\t" not in text:
+        return []
+    tokens = MarkdownIt("gfm-like", {"html": False}).parse(text)
+    return [token.content for token in tokens if token.type in ("fence", "code_block")]
+
+

@@ -1,0 +1,175 @@
+"""The rows around the box: what is happening, the hints, and model, mode, context, memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tui_chat.types import LoadProgress, MemoryUse, Mode
+from tui_chat.ui.ink import Line, OneLine, Part, gigabytes, meter, seconds, thousands
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that the status bar shows."""
+
+    model: str = ""
+    rung: str = "loading"
+    """The precision that runs, or "loading" or "no model"."""
+    mode: Mode = Mode.SPEED
+    title: str = ""
+    prompt_tokens: int = 0
+    draft_tokens: int = 0
+    context_window: int = 0
+    reserved_tokens: int = 0
+    exact: bool = True
+    memory: MemoryUse | None = None
+    tokens_per_second: float = 0.0
+    """Of the last reply; 0 when there is none to speak of."""
+
+
+def _left(status: Status) -> list[Line]:
+    head: Line = (status.model, ("m", " · "), status.rung, ("m", " · "), str(status.mode))
+    short = status.model if len(status.model) <= 18 else status.model[:17] + "…"
+    return [
+        (*head, ("m", f"   {status.title}")) if status.title else head,
+        head,
+        head,
+        (short, *head[1:]),
+        (short, ("m", " · "), str(status.mode)),
+        (short,),
+    ]
+
+
+def _right(status: Status) -> list[Line]:
+    window = status.context_window
+    about = "" if status.exact else "≈"
+    used, draft = status.prompt_tokens, status.draft_tokens
+    rate = f"{status.tokens_per_second:.1f}" if status.tokens_per_second else "—"
+    if not window:
+        return [(("m", "context — "),), ()]
+
+    def bar(cells: int, *, reserve: bool = False) -> list[Part]:
+        kept = status.reserved_tokens / window if reserve else 0.0
+        return meter(used / window, cells, draft=draft / window, reserve=kept)
+
+    plus = f" + {draft:,} draft" if draft else ""
+    total = f"{about}{thousands(used + draft)}"
+    of: Part = ("m", f"/{thousands(window)}")
+    memory = status.memory
+    wide: list[Part] = []
+    normal: list[Part] = []
+    narrow: list[Part] = []
+    if memory is not None:
+        weights, cache = gigabytes(memory.weights_bytes), gigabytes(memory.cache_bytes)
+        free = gigabytes(memory.free_bytes)
+        wide = [("m", "   memory "), weights, ("m", " + KV "), cache, ("m", ", free "), free]
+        normal = ["   ", gigabytes(memory.used_bytes), ("m", f"/{gigabytes(memory.total_bytes)}")]
+        narrow = ["  ", gigabytes(memory.used_bytes)]
+    whole: list[Part] = [
+        ("m", "context "),
+        *bar(24, reserve=True),
+        f" {about}{used:,}",
+        ("m", f"{plus} of {window:,} · {status.reserved_tokens:,} kept"),
+        *wide,
+        ("m", "   last "),
+        f"{rate} tok/s",
+    ]
+    return [
+        whole,
+        whole,
+        [*bar(16), f" {total}", of, *normal, f"   {rate} tok/s"],
+        [*bar(12), f" {total}", of, *narrow, f"  {rate} tok/s"],
+        [*bar(12), f" {total}", of],
+        [*bar(8), f" {total}", of],
+    ]
+
+
+class StatusBar(OneLine):
+    """Model and precision, mode, context meter, memory, the last reply's tokens per second."""
+
+    def __init__(self) -> None:
+        super().__init__(id="status-bar")
+        self.status = Status()
+
+    def update_status(self, status: Status) -> None:
+        """Show `status`; nothing is repainted if it looks the same."""
+        self.status = status
+        self.show(_left(status), _right(status))
+
+
+class Activity(OneLine):
+    """The row above the box: what the engine does, and what is waiting below."""
+
+    def __init__(self) -> None:
+        super().__init__(id="activity")
+
+    def show_idle(self, below: bool, follow_key: str) -> None:
+        """Nothing is running; `below` tells of text under the view."""
+        self.show([()], _below(follow_key) if below else [()])
+
+    def show_loading(self, progress: LoadProgress, stop_key: str) -> None:
+        """A model is being loaded."""
+        parts: list[Part] = [("it", "▪"), f" {progress.stage}  "]
+        if progress.fraction is not None:
+            parts += [*meter_of_progress(progress.fraction, 24), "  "]
+        detail: list[Part] = [("m", progress.detail)]
+        stop: list[Line] = [(("k", stop_key), ("m", " cancel"))] if stop_key else [()]
+        self.show([[*parts, *detail], parts], stop)
+
+    def show_reading(self, done: int, total: int, elapsed: float, stop_key: str) -> None:
+        """The prompt is being prefilled."""
+        fraction = done / total if total else 0.0
+        count: Part = ("m", f"  {done:,} of {total:,} tok")
+        timed: Part = ("m", f" · {seconds(elapsed)}")
+        bar = meter_of_progress(fraction, 24)
+        short = meter_of_progress(fraction, 16)
+        head: list[Part] = [("it", "▪"), " reading "]
+        self.show(
+            [
+                [("it", "▪"), " reading the prompt  ", *bar, count, timed],
+                [*head, *bar, count, timed],
+                [*head, *short, count],
+                [*head, *short],
+            ],
+            _stop(stop_key),
+        )
+
+    def show_writing(
+        self, tokens: int, elapsed: float, *, below: bool, stop_key: str, follow_key: str
+    ) -> None:
+        """The reply is being decoded; the rate is that of the decode so far."""
+        parts: list[Part] = [("it", "▪"), " writing  ", ("m", f"{tokens:,} tok")]
+        if tokens >= 8 and elapsed > 0:
+            parts += [
+                ("m", f" · {seconds(elapsed)} · "),
+                ("rate", f"{(tokens - 1) / elapsed:.1f} tok/s"),
+            ]
+        self.show([parts], _below(follow_key) if below else _stop(stop_key))
+
+
+def meter_of_progress(fraction: float, cells: int) -> list[Part]:
+    """A bar for work that is done, which never turns to a warning."""
+    return [("it", part[1]) if part[0] != "off" else part for part in meter(fraction, cells)]
+
+
+def _stop(key: str) -> list[Line]:
+    if not key:
+        return [()]
+    return [(("k", key), ("m", " stop, keep the text")), (("k", key), ("m", " stop"))]
+
+
+def _below(key: str) -> list[Line]:
+    return [(("hi", "↓ new text below"), "  ", ("k", key), ("m", " to follow")), (("hi", "↓"),)]
+
+
+def hint(left: Sequence[Line], draft_tokens: int, room_left: int | None) -> tuple[list[Line], ...]:
+    """Both sides of the hint row: keys on the left, the draft's size on the right."""
+    if not draft_tokens or room_left is None:
+        return list(left), []
+    size = f"{draft_tokens:,} tok"
+    if room_left < 0:
+        over: Part = ("warn", f"{size} · {-room_left:,} too many: the oldest turns will go")
+        return list(left), [(over,), (("warn", f"{size} · over"),)]
+    return list(left), [
+        (("m", "draft "), size, ("m", f" · {room_left:,} left after it and the reply")),
+        (size, ("m", f" · {room_left:,} left")),
+    ]

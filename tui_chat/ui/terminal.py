@@ -1,0 +1,156 @@
+"""What lies between the app and the terminal: input, output, clipboard, colours.
+
+Textual's driver ends on one invalid byte and spins on a dead terminal, and its drawing lets
+control characters through; both are mended here, below every widget.
+"""
+
+import base64
+import codecs
+import os
+import queue
+import re
+import selectors
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+from textual._xterm_parser import XTermParser
+from textual.app import App
+from textual.drivers import _writer_thread, linux_driver
+from textual.strip import Strip
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_render_style = Strip.render_style
+
+CLIPBOARD_LIMIT = 100_000
+"""Bytes of base64 that terminals commonly accept in one OSC 52 sequence."""
+
+
+def _render_safely(style: Style, text: str, color_system: ColorSystem) -> str:
+    if style._link and _UNSAFE.search(style._link):
+        style = style.update_link(None)
+    return _render_style(style, _UNSAFE.sub("", text), color_system)
+
+
+def _render(strip: Strip, console: Console) -> str:
+    """Strip.render, with segments that have no style filtered as well."""
+    if strip._render_cache is None:
+        system = console._color_system or ColorSystem.TRUECOLOR
+        strip._render_cache = "".join(
+            _UNSAFE.sub("", text) if style is None else _render_safely(style, text, system)
+            for text, style, _ in strip._segments
+        )
+    return strip._render_cache
+
+
+def guard_output() -> None:
+    """Let no control character of any text reach the terminal, whatever widget shows it."""
+    Strip.render = _render  # type: ignore[method-assign,assignment]
+
+
+class _Writer(_writer_thread.WriterThread):
+    """Textual's writer, which never blocks the event loop once the terminal is gone."""
+
+    dead = False
+
+    def write(self, text: str) -> None:
+        if not self.dead:
+            self._queue.put(text)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (OSError, ValueError):
+            self.dead = True
+            while True:
+                try:
+                    self._queue.get_nowait()
+                except queue.Empty:
+                    break
+
+    def stop(self) -> None:
+        if not self.dead and self.is_alive():
+            self._queue.put(None)
+            self.join(2.0)
+
+
+class SafeDriver(linux_driver.LinuxDriver):
+    """Textual's driver, which survives any input and ends the app when the terminal is gone."""
+
+    def start_application_mode(self) -> None:
+        linux_driver.WriterThread = _Writer  # type: ignore[attr-defined]
+        super().start_application_mode()  # type: ignore[no-untyped-call]
+
+    def run_input_thread(self) -> None:
+        parser = XTermParser(self._debug)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                if selector.select(0.1):
+                    try:
+                        data = os.read(self.fileno, 4096)
+                    except OSError:
+                        data = b""
+                    if not data:
+                        self._hang_up()
+                        return
+                    for event in parser.feed(decoder.decode(data)):
+                        self.process_message(event)
+                for event in parser.tick():
+                    self.process_message(event)
+
+    def _hang_up(self) -> None:
+        on_gone = getattr(self._app, "on_terminal_gone", None)
+        if on_gone is not None:
+            on_gone()
+
+
+def why_no_screen() -> str:
+    """Why a full-screen app cannot run here, as one sentence; empty if it can."""
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    if any(stream is None or stream.closed or not stream.isatty() for stream in streams):
+        return 'tui-chat needs a terminal; for pipes and scripts use: tui-chat ask "…".'
+    if os.environ.get("TERM") == "dumb":
+        return 'TERM is "dumb", which cannot show a screen; use: tui-chat ask "…".'
+    return ""
+
+
+def few_colours(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the terminal shows sixteen colours or none, so that the `terminal` theme is due."""
+    if "NO_COLOR" in environ:
+        return True
+    term = environ.get("TERM", "")
+    rich_enough = environ.get("COLORTERM", "") in ("truecolor", "24bit") or "256" in term
+    return not rich_enough and not term.startswith(("xterm-kitty", "alacritty", "foot", "ghostty"))
+
+
+def over_ssh(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this terminal is on the other end of an SSH connection."""
+    return "SSH_TTY" in environ or "SSH_CONNECTION" in environ
+
+
+def clipboard_sequence(text: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The OSC 52 sequence that puts `text` on the user's clipboard, or None if it is too long.
+
+    Inside tmux it is sent twice: plain for `set-clipboard on`, wrapped for
+    `allow-passthrough on`.
+    """
+    payload = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
+    if len(payload) > CLIPBOARD_LIMIT:
+        return None
+    plain = f"\x1b]52;c;{payload}\x1b\\"
+    if "TMUX" in environ:
+        return plain + "\x1bPtmux;" + plain.replace("\x1b", "\x1b\x1b") + "\x1b\\"
+    if environ.get("TERM", "").startswith("screen"):
+        return f"\x1bP\x1b]52;c;{payload}\x07\x1b\\"
+    return plain
+
+
+def write_raw(app: App[Any], sequence: str) -> None:
+    """Send a sequence of our own to the terminal; nothing happens without a driver."""
+    if app._driver is not None:
+        app._driver.write(sequence)

@@ -1,0 +1,197 @@
+"""The scrolling messages. Only those near the view are mounted; the end is followed on request."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from textual.containers import Container, VerticalScroll
+from textual.widget import Widget
+
+from tui_chat.types import Conversation, ContextPlan, Message, Role
+from tui_chat.ui.ink import InkText, Line, OneLine
+from tui_chat.ui.message_view import AssistantTurn, UserTurn, code_blocks
+
+PAGE = 12
+"""Messages that are mounted at a time; many mounted replies make every action slow."""
+MOST_MOUNTED = 40
+
+
+class Transcript(VerticalScroll, can_focus=False):
+    """The messages of one conversation, as far as they are mounted."""
+
+    def __init__(self) -> None:
+        super().__init__(id="transcript")
+        self._page = Container(id="page")
+        self._messages: tuple[Message, ...] = ()
+        self._first = 0
+        self._dropped: frozenset[str] = frozenset()
+        self._dropped_line: Sequence[Line] = ()
+        self._again = ""
+        self._loading_more = False
+
+    def compose(self) -> Any:
+        yield self._page
+
+    def on_mount(self) -> None:
+        self.anchor()
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the reader is at the end, so that new text is followed."""
+        return self.scroll_offset.y >= self.max_scroll_y - 1
+
+    async def show_welcome(self, *widgets: Widget) -> None:
+        """Show what stands in place of messages in an empty chat."""
+        self._messages, self._first = (), 0
+        with self.app.batch_update():
+            await self._page.remove_children()
+            await self._page.mount_all(widgets)
+        self.scroll_to(y=0, animate=False)
+
+    async def show_conversation(self, conversation: Conversation, again: str) -> None:
+        """Show the end of a conversation; earlier messages come when they are scrolled to."""
+        self._again = again
+        self._messages = conversation.messages
+        self._first = max(0, len(self._messages) - PAGE)
+        with self.app.batch_update():
+            await self._page.remove_children()
+            await self._page.mount_all([*self._head(conversation), *self._views(self._first, None)])
+        self.follow()
+
+    def follow(self) -> None:
+        """Go to the end and stay there while text arrives."""
+        self.anchor()
+        self.scroll_end(animate=False)
+
+    async def add_user(self, message_id: str, text: str, *, waiting: bool = False) -> UserTurn:
+        """Show a prompt at the end."""
+        view = UserTurn(text, message_id=message_id, waiting=waiting)
+        await self._page.mount(view)
+        self.follow()
+        return view
+
+    async def add_reply(self, message_id: str, again: str) -> AssistantTurn:
+        """Show an empty reply at the end, to be fed; waiting prompts stay behind it."""
+        blocks = sum(
+            len(code_blocks(message.content))
+            for message in self._messages
+            if message.role is Role.ASSISTANT
+        )
+        view = AssistantTurn(message_id=message_id, first_fence=blocks, again=again)
+        waiting = self.query(".-waiting")
+        await self._page.mount(view, before=waiting.first() if waiting else None)
+        return view
+
+    async def add_notice(self, line: Line) -> None:
+        """Show one muted line of news at the end."""
+        await self._page.mount(OneLine([line], classes="notice"))
+
+    def set_messages(self, messages: tuple[Message, ...]) -> None:
+        """Tell what the conversation holds now; what is shown is not changed."""
+        self._messages = messages
+
+    async def show_plan(self, plan: ContextPlan) -> None:
+        """Dim the turns that are no longer sent, and say how many they are."""
+        self._dropped = frozenset(message.id for message in plan.dropped)
+        await self.query(".dropped-notice").remove()
+        for view in self.query(".user-turn, .assistant-turn"):
+            view.set_class(getattr(view, "message_id", "") in self._dropped, "-dropped")
+        if not plan.dropped:
+            return
+        turns = sum(message.role is Role.USER for message in plan.dropped)
+        tokens = sum(message.token_count or 0 for message in plan.dropped)
+        size = f" ({tokens:,} tok)" if tokens else ""
+        noun = "turn" if turns == 1 else "turns"
+        verb = "fits and is" if turns == 1 else "fit and are"
+        line = OneLine(
+            [
+                [
+                    ("warn", "↑"),
+                    ("m", f" The {turns} {noun} above{size} no longer {verb} not sent.  "),
+                    ("k", "/context"),
+                    ("m", " shows what is"),
+                ],
+                [("warn", "↑"), ("m", f" {turns} {noun} above{size} not sent any more")],
+            ],
+            classes="notice dropped-notice",
+        )
+        kept = [view for view in self._page.children if self._is_kept(view)]
+        await self._page.mount(line, before=kept[0] if kept else None)
+
+    def _is_kept(self, view: Widget) -> bool:
+        message_id = getattr(view, "message_id", "")
+        return bool(message_id) and message_id not in self._dropped
+
+    async def trim(self) -> None:
+        """Unmount the oldest views when many are mounted and the reader is at the end."""
+        views = list(self.query(".user-turn, .assistant-turn"))
+        if len(views) <= MOST_MOUNTED or not self.at_end:
+            return
+        gone = views[:-PAGE]
+        with self.app.batch_update():
+            for view in gone:
+                await view.remove()
+        ids = {getattr(view, "message_id", "") for view in views[-PAGE:]}
+        first = [index for index, message in enumerate(self._messages) if message.id in ids]
+        self._first = first[0] if first else 0
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if new_value <= 0 < old_value and self._first > 0 and not self._loading_more:
+            self._loading_more = True
+            self.call_later(self._load_earlier)
+
+    async def go_to_top(self) -> None:
+        """Mount everything earlier step by step and go to the beginning."""
+        while self._first > 0:
+            await self._load_earlier(PAGE * 4)
+        self.release_anchor()
+        self.scroll_to(y=0, animate=False)
+
+    async def _load_earlier(self, count: int = PAGE) -> None:
+        """Mount the messages before the first one; the text being read does not move."""
+        first = max(0, self._first - count)
+        views = self._views(first, self._first)
+        from_end = self.max_scroll_y - self.scroll_y
+        children = self._page.children
+        messages = [view for view in children if getattr(view, "message_id", "")]
+        self._first = first
+        if views:
+            await self._page.mount_all(views, before=messages[0] if messages else None)
+        self.call_after_refresh(self._restore, from_end)
+
+    def _restore(self, from_end: float) -> None:
+        self.scroll_to(y=self.max_scroll_y - from_end, animate=False, force=True)
+        self._loading_more = False
+
+    def _head(self, conversation: Conversation) -> list[Widget]:
+        started = conversation.created_at.astimezone()
+        title: Line = [("hi", conversation.title or "New chat")]
+        return [OneLine([title], [[("m", f"started {started:%d %b %H:%M}")], []], classes="title")]
+
+    def _views(self, start: int, stop: int | None) -> list[Widget]:
+        blocks = sum(
+            len(code_blocks(message.content))
+            for message in self._messages[:start]
+            if message.role is Role.ASSISTANT
+        )
+        views: list[Widget] = []
+        for message in self._messages[start:stop]:
+            view: UserTurn | AssistantTurn
+            if message.role is Role.ASSISTANT:
+                view = AssistantTurn.of(message, first_fence=blocks, again=self._again)
+                blocks += len(code_blocks(message.content))
+            else:
+                view = UserTurn(message.content, message_id=message.id)
+            view.set_class(message.id in self._dropped, "-dropped")
+            views.append(view)
+        return views
+
+
+def failure(sentence: str, *ways_out: Line, log: str = "") -> InkText:
+    """A failure on the page: one sentence, ways out, where the details are."""
+    parts: list[Any] = [("err", f"× {sentence}")]
+    for way in ways_out:
+        parts += ["\n", *way]
+    if log:
+        parts.append(("m", f"\nDetails in {log}"))
+    return InkText(parts, classes="failure")
