@@ -1,0 +1,121 @@
+"""Chooses the messages that fit the context window: whole turns, the newest kept."""
+
+from collections.abc import Callable, Sequence
+
+from tui_chat.types import ContextPlan, Message, Role
+
+_FREE_AFTER_DROP = 0.25
+"""Share of the budget that is free after a drop: dropping one turn at a time would void the
+engine's prompt cache before every single reply."""
+
+
+class PromptTooLong(Exception):
+    """The newest message alone does not fit; `str()` is one sentence for the user."""
+
+    def __init__(self, plan: ContextPlan) -> None:
+        self.plan = plan
+        room = max(0, plan.context_window - plan.reserved_tokens)
+        super().__init__(
+            f"The message needs {plan.prompt_tokens:,} tokens, but only {room:,} of the context "
+            f"window of {plan.context_window:,} are free for it "
+            f"({plan.reserved_tokens:,} are kept for the reply): shorten it, or load a model "
+            f"with a larger window."
+        )
+
+
+def split_turns(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+    """`messages` without system messages in turns: a user message and what answers it."""
+    turns: list[list[Message]] = []
+    for message in messages:
+        if message.role is Role.SYSTEM:
+            continue
+        if message.role is Role.USER or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return [tuple(turn) for turn in turns]
+
+
+def sendable(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """`messages` without the turns that were asked but never answered, the newest excepted.
+
+    A question whose reply failed or was stopped before any text goes with it, so that user and
+    assistant alternate, as many chat templates demand.
+    """
+    turns = split_turns(messages)
+    kept = [message for message in messages if message.role is Role.SYSTEM]
+    for number, turn in enumerate(turns, start=1):
+        answers = tuple(
+            message
+            for message in turn
+            if message.role is Role.ASSISTANT and (message.content or message.status == "complete")
+        )
+        questions = tuple(message for message in turn if message.role is Role.USER)
+        if answers or number == len(turns):
+            kept.extend(questions + answers)
+    return tuple(kept)
+
+
+def plan_context(
+    messages: Sequence[Message],
+    window: int,
+    reserved: int,
+    count_message: Callable[[Message], int],
+    count_tokens: Callable[[Sequence[Message]], int],
+    *,
+    dropped_before: int = 0,
+) -> ContextPlan:
+    """Choose what of `messages` is sent.
+
+    System messages and the newest turn are always kept. When the rest does not fit, whole turns
+    are dropped, oldest first, until a quarter of the budget is free.
+
+    Args:
+        messages: the branch, oldest first.
+        window: tokens that prompt and reply may have together.
+        reserved: tokens kept free for the reply; the budget is `window - reserved`.
+        count_message: tokens one message adds; may be inexact, it only guides the search.
+        count_tokens: exact length of the rendered prompt; it has the last word.
+        dropped_before: how many turns the previous plan left out; they stay out.
+
+    Raises:
+        PromptTooLong: system message and newest turn alone exceed the budget.
+    """
+    system = tuple(message for message in messages if message.role is Role.SYSTEM)
+    turns = split_turns(messages)
+    budget = window - reserved
+    last = max(0, len(turns) - 1)
+    first = min(max(0, dropped_before), last)
+
+    def kept_from(start: int) -> tuple[Message, ...]:
+        return system + tuple(message for turn in turns[start:] for message in turn)
+
+    def count_from(start: int) -> int:
+        kept = kept_from(start)
+        return count_tokens(kept) if kept else 0
+
+    tokens = count_from(first)
+    if tokens > budget:
+        target = budget - int(budget * _FREE_AFTER_DROP)
+        sizes = [sum(map(count_message, turn)) for turn in turns]
+        excess, start = tokens - target, first
+        while start < last and excess > 0:
+            excess -= sizes[start]
+            start += 1
+        tokens = count_from(start)
+        while start < last and tokens > target:
+            start += 1
+            tokens = count_from(start)
+        while start > first and (earlier := count_from(start - 1)) <= target:
+            start -= 1
+            tokens = earlier
+        first = start
+    plan = ContextPlan(
+        kept=kept_from(first),
+        dropped=tuple(message for turn in turns[:first] for message in turn),
+        prompt_tokens=tokens,
+        context_window=window,
+        reserved_tokens=reserved,
+    )
+    if tokens > budget:
+        raise PromptTooLong(plan)
+    return plan
