@@ -1,6 +1,8 @@
 """`python -m tui_chat`."""
 
+import sys
+
 from tui_chat.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

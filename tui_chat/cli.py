@@ -1,0 +1,347 @@
+"""Reads the command line and picks the front end; imports neither Textual nor torch itself."""
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tui_chat import __version__, files
+from tui_chat.chat.sanitize import sanitize
+from tui_chat.config import Config, LoadedConfig, Options, load_config, to_toml, with_options
+from tui_chat.types import Mode, Precision
+
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_DESCRIPTION = "A full-screen terminal chat with a language model that runs in this process."
+_EPILOG = """\
+examples:
+  tui-chat                                   chat with the built-in guide
+  tui-chat --model ~/models/Qwen3-4B         chat with a model from a folder
+  tui-chat ask "Why is the sky blue?"        print one answer
+  git diff | tui-chat ask "Review this."     ask about what is piped in
+
+exit codes: 0 all went well, 1 the model or a reply failed, 2 wrong usage, 130 stopped with Ctrl+C
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"tui-chat: {sanitize(message)} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Prints the versions that a bug report needs; reads metadata, imports none of them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib import metadata
+
+        lines = [f"tui-chat {__version__}", f"Python {platform.python_version()}"]
+        for name in ("torch", "transformers", "textual"):
+            try:
+                lines.append(f"{name} {metadata.version(name)}")
+            except metadata.PackageNotFoundError:
+                lines.append(f"{name} is not installed")
+        print("\n".join(lines))
+        parser.exit()
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f'"{text}" is not a whole number from {low} to {high:,}'
+            )
+        return value
+
+    return read
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e9:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a rate in tokens per second, 0 or more')
+    return value
+
+
+def _model(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of the model is empty")
+    return text
+
+
+def _config_file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"the config file {path} does not exist")
+    return path
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a folder")
+    return path
+
+
+def _shared_flags() -> _Parser:
+    """The flags that the screen and `ask` have in common, before or after the command."""
+    # SUPPRESS: the flag of a subcommand must not reset the one that stood before it.
+    shared = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = shared.add_argument_group("model and reply (in place of what the config file says)")
+    group.add_argument(
+        "--model",
+        type=_model,
+        metavar="NAME",
+        help="guide (built in), a folder, a Hugging Face hub name, or echo:PATH, "
+        "which streams the text of a file as every reply",
+    )
+    group.add_argument("--device", type=_model, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--precision",
+        choices=["auto", *map(str, Precision)],
+        help="how to hold the weights; auto takes the first that works of %(choices)s",
+    )
+    group.add_argument("--mode", choices=[str(mode) for mode in Mode], help="generation settings")
+    group.add_argument(
+        "--max-new-tokens", type=_whole(1, 1_000_000), metavar="N", help="limit for each reply"
+    )
+    group.add_argument("--system", metavar="TEXT", help="the system prompt")
+    group.add_argument(
+        "--seed", type=_whole(0, 2**63 - 1), metavar="N", help="makes sampling repeatable"
+    )
+    group.add_argument(
+        "--context",
+        type=_whole(64, 100_000_000),
+        metavar="N",
+        help="upper limit for the context window in tokens",
+    )
+    group.add_argument(
+        "--echo-rate",
+        type=_rate,
+        metavar="RATE",
+        help="tokens per second of echo:PATH; 0, the default, is as fast as possible",
+    )
+    group = shared.add_argument_group("files")
+    group.add_argument("--config", type=_config_file, metavar="FILE", help="another config file")
+    group.add_argument(
+        "--data-dir", type=_folder, metavar="FOLDER", help="another folder for the conversations"
+    )
+    return shared
+
+
+def _parser() -> _Parser:
+    shared = _shared_flags()
+    parser = _Parser(
+        prog="tui-chat",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        parents=[shared],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print versions and exit")
+    parser.add_argument("--help-keys", action="store_true", help="print all keys and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    _add_ask(commands.add_parser, shared)
+    commands.add_parser(
+        "config",
+        parents=[shared],
+        allow_abbrev=False,
+        help="print where the files are, and the settings in effect",
+        description="Prints where the files are, what is wrong with the config file, and all "
+        "settings in effect. The output is itself a valid config file.",
+    )
+    commands.add_parser("bench", add_help=False, help="measure the speed on this machine")
+    return parser
+
+
+def _add_ask(add_parser: Callable[..., _Parser], shared: _Parser) -> None:
+    ask = add_parser(
+        "ask",
+        parents=[shared],
+        allow_abbrev=False,
+        help="print the answer to one question, without a screen",
+        description="Prints the answer to one question as it is written. What is piped in is "
+        "put before the question as context; alone it is the question.",
+    )
+    ask.add_argument("question", nargs="*", metavar="QUESTION", help="the words of the question")
+    ask.add_argument(
+        "--json",
+        action="store_true",
+        dest="as_json",
+        help="print one JSON object with the text, finish_reason and all figures; "
+        "with --turns one object a line, one line a turn",
+    )
+    ask.add_argument(
+        "--turns",
+        type=Path,
+        metavar="FILE",
+        help="hold one conversation over the non-empty lines of FILE",
+    )
+    ask.add_argument(
+        "--dump-ids", action="store_true", help="add prompt_ids and new_ids to the JSON objects"
+    )
+    ask.add_argument(
+        "--greedy",
+        action="store_true",
+        help="always the likeliest token: no sampling, no penalties",
+    )
+    ask.add_argument(
+        "--save", action="store_true", help="keep the conversation among those of the screen"
+    )
+
+
+def _options(args: argparse.Namespace) -> Options:
+    given = vars(args)
+    mode = given.get("mode")
+    return Options(
+        model=given.get("model"),
+        device=given.get("device"),
+        precision=given.get("precision"),
+        mode=Mode(mode) if mode else None,
+        max_new_tokens=given.get("max_new_tokens"),
+        system=given.get("system"),
+        seed=given.get("seed"),
+        context=given.get("context"),
+        config=given.get("config"),
+        data_dir=given.get("data_dir"),
+        echo_rate=given.get("echo_rate", 0.0),
+        mouse=False if args.no_mouse else None,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run tui-chat with the arguments `argv` (default: those of the process).
+
+    Returns the exit code: 0 all went well, 1 the model or a reply failed, 2 wrong usage, 130
+    stopped with Ctrl+C, 141 the reader of standard output went away.
+
+    Raises:
+        SystemExit: for --help, --version and arguments that cannot be read.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    with contextlib.suppress(AttributeError):
+        # A lone surrogate in a reply must not end the program.
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit; let that go nowhere.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    options = _options(args)
+    if args.command == "bench":
+        if options != Options():
+            parser.error("the flags of bench are written after it: tui-chat bench --model NAME")
+        from tui_chat.bench import run
+
+        return run(rest)
+    if rest:
+        parser.error(f"there is no argument {rest[0]}")
+    if args.help_keys:
+        return _print_keys(options)
+    if args.command == "config":
+        return _print_config(options)
+    if args.command == "ask":
+        return _ask(args, options, parser)
+    if sentence := _why_no_screen():
+        print(f"tui-chat: {sentence}", file=sys.stderr or sys.stdout)
+        return USAGE
+    from tui_chat.ui.app import run_app
+
+    return run_app(options)
+
+
+def _ask(args: argparse.Namespace, options: Options, parser: argparse.ArgumentParser) -> int:
+    from tui_chat.headless import Ask, UsageError, run_ask
+
+    if args.dump_ids and not args.as_json:
+        parser.error("--dump-ids adds to the JSON objects: give --json as well")
+    ask = Ask(
+        question=" ".join(args.question),
+        turns=args.turns,
+        as_json=args.as_json,
+        dump_ids=args.dump_ids,
+        greedy=args.greedy,
+        save=args.save,
+    )
+    try:
+        return run_ask(ask, options)
+    except UsageError as error:
+        print(f"tui-chat: {sanitize(str(error))}", file=sys.stderr)
+        return USAGE
+
+
+def _why_no_screen() -> str:
+    """Why the screen cannot be drawn here, in one sentence; empty when it can."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return 'The keyboard is not a terminal; use tui-chat ask "…" in pipes and scripts.'
+    # Textual draws on the real standard error.
+    if sys.__stderr__ is None or not sys.__stderr__.isatty():
+        return (
+            'Standard error is not a terminal, and the screen is drawn there; use tui-chat ask "…".'
+        )
+    if os.environ.get("TERM") == "dumb":
+        return 'This terminal cannot draw a screen (TERM=dumb); use tui-chat ask "…".'
+    return ""
+
+
+def _effective(options: Options) -> tuple[LoadedConfig, Config]:
+    loaded = load_config(options.config)
+    return loaded, with_options(loaded.config, options)
+
+
+def _print(text: str) -> None:
+    """Print text that may hold foreign parts: as it is to a pipe, made safe for a terminal."""
+    print(sanitize(text) if sys.stdout.isatty() else text, end="")
+
+
+def _print_keys(options: Options) -> int:
+    from tui_chat.ui.commands import apply_keymap, key_table
+
+    actions, _ = apply_keymap(_effective(options)[1].keymap)
+    _print(key_table(actions))
+    return 0
+
+
+def _print_config(options: Options) -> int:
+    from tui_chat.ui.commands import apply_keymap
+
+    loaded, config = _effective(options)
+    problems = (*loaded.problems, *apply_keymap(config.keymap)[1])
+    lines = [
+        f"config file: {loaded.path}{'' if loaded.path.exists() else ' (not there yet)'}",
+        f"data folder: {options.data_dir or files.data_dir()}",
+        f"log file: {files.log_path()}",
+        *(f"problem: {problem}" for problem in problems),
+    ]
+    comments = "".join(f"# {part}\n" for line in lines for part in line.splitlines())
+    _print(f"{comments}\n{to_toml(config)}")
+    return 0
