@@ -1,0 +1,375 @@
+"""A Hugging Face model in this process: messages in, reply events out, one reply at a time."""
+
+import gc
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from tui_chat.engine.base import EngineError
+from tui_chat.engine.decode import ForwardPass, decode, prefill
+from tui_chat.engine.loader import LoadedModel
+from tui_chat.engine.prompt_cache import PromptCache
+from tui_chat.engine.sampling import Sampler, SamplingSettings
+from tui_chat.engine.text_stream import Piece, TextStream
+from tui_chat.engine.tokenizer import ChatTokenizer
+from tui_chat.types import (
+    EngineEvent,
+    FinishReason,
+    GenerationFinished,
+    GenerationSettings,
+    MemoryUse,
+    Message,
+    Precision,
+    ReplyMetrics,
+    TextDelta,
+)
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_TOKENS = 4
+LOCK_POLL_SECONDS = 0.05
+CLOSE_WAIT_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What is known so far of the reply being generated."""
+
+    prompt_ids: tuple[int, ...] = ()
+    new_ids: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    tokenize_seconds: float = 0.0
+    started: float = 0.0
+    """When the prompt was encoded; 0.0 before."""
+    first: float = 0.0
+    """When the first token came; 0.0 before."""
+    last: float = 0.0
+
+    def add(self, token_id: int) -> None:
+        self.new_ids.append(token_id)
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
+
+    def delta(self, piece: Piece) -> TextDelta:
+        return TextDelta(piece.text, piece.kind, len(self.new_ids), self.last - self.first)
+
+    def metrics(self, precision: Precision, peak_memory_bytes: int) -> ReplyMetrics:
+        until = self.first or time.perf_counter()
+        return ReplyMetrics(
+            prompt_tokens=len(self.prompt_ids),
+            cached_tokens=self.cached_tokens,
+            completion_tokens=len(self.new_ids),
+            tokenize_seconds=self.tokenize_seconds,
+            prefill_seconds=until - self.started if self.started else 0.0,
+            decode_seconds=self.last - self.first,
+            precision=precision,
+            peak_memory_bytes=peak_memory_bytes,
+        )
+
+
+class LocalEngine:
+    """An `Engine` on transformers; see `tui_chat.engine.base.Engine` for the contract."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """Take over a loaded model and run it once, so that the first reply is not slower."""
+        self.name = loaded.name
+        self.context_window = loaded.context_window
+        self.precision = loaded.precision
+        self.device = loaded.device
+        self.dtype = loaded.dtype
+        self.rungs = loaded.rungs
+        self.exact_counts = True
+        self._weights_bytes = loaded.weights_bytes
+        self._tokenizer = ChatTokenizer(loaded.tokenizer)
+        self.tokenizer_id = self._tokenizer.tokenizer_id
+        self.notes = (*loaded.notes, *self._tokenizer.notes)
+        self._generation_config = loaded.model.generation_config
+        self._end_ids = end_ids(loaded.model) | self._tokenizer.end_ids
+        if self.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(decode_threads(_usable_cores()))
+        self._forward: ForwardPass | None = ForwardPass(loaded.model)
+        self._cache = PromptCache(loaded.model.config)
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self.warm_up()
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Exact length of the prompt that `messages` render to, from any thread.
+
+        Raises:
+            EngineError: the chat template refuses this conversation.
+        """
+        return self._tokenizer.count_tokens(messages)
+
+    def count_message(self, message: Message) -> int:
+        """What one message adds to a prompt; cached."""
+        return self._tokenizer.count_message(message)
+
+    def warm_up(self) -> None:
+        """Run a few tokens through the model: pages weights in and lets libraries set up."""
+        if self._forward is None:
+            return
+        scratch = PromptCache(self._forward.model.config)
+        ids = [0] * WARM_UP_TOKENS
+        try:
+            cache = scratch.reuse(ids)
+            self._forward(ids, cache)
+            self._forward(ids[:1], cache)
+        except Exception:
+            logger.exception("Warm-up failed; the first reply will say why")
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: GenerationSettings,
+        cancel: threading.Event,
+    ) -> Iterator[EngineEvent]:
+        """Generate the reply to `messages`; see `Engine.stream`."""
+
+        def is_cancelled() -> bool:
+            return cancel.is_set() or self._closing.is_set()
+
+        reply = _Reply()
+        while not self._lock.acquire(timeout=LOCK_POLL_SECONDS):
+            if is_cancelled():
+                yield self._finished(reply, "cancelled")
+                return
+        try:
+            error = ""
+            reason: FinishReason = "error"
+            self._reset_peak()
+            try:
+                reason = yield from self._generate(reply, messages, settings, is_cancelled)
+            except Exception as fault:
+                error = self._explain(fault, reply)
+                # The traceback would keep the tensors of the failed step alive.
+                fault.with_traceback(None)
+            if error:
+                self._recover()
+            yield self._finished(reply, reason, error)
+        finally:
+            self._lock.release()
+
+    def memory(self) -> MemoryUse | None:
+        """Memory of the device now; None once the engine is closed."""
+        if self._forward is None:
+            return None
+        used, free, total = device_memory(self._forward.device)
+        return MemoryUse(
+            weights_bytes=self._weights_bytes,
+            cache_bytes=self._cache.memory_bytes,
+            used_bytes=used,
+            free_bytes=free,
+            total_bytes=total,
+        )
+
+    def close(self) -> None:
+        """End a running reply, then free the weights and the cache."""
+        self._closing.set()
+        held = self._lock.acquire(timeout=CLOSE_WAIT_SECONDS)
+        try:
+            self._forward = None
+            self._cache.drop()
+            _free_unused()
+        finally:
+            if held:
+                self._lock.release()
+
+    def _generate(
+        self,
+        reply: _Reply,
+        messages: Sequence[Message],
+        settings: GenerationSettings,
+        is_cancelled: Callable[[], bool],
+    ) -> Generator[EngineEvent, None, FinishReason]:
+        """The events of one reply up to its end; fills `reply` and returns why it ended."""
+        if self._forward is None:
+            raise EngineError("The model was closed; choose one with Ctrl+L.")
+        prompt = self._tokenizer.encode(messages)
+        reply.prompt_ids, reply.tokenize_seconds = prompt.token_ids, prompt.seconds
+        reply.started = time.perf_counter()
+        room = self.context_window - len(reply.prompt_ids)
+        if room < 1:
+            raise EngineError(
+                f"The prompt has {len(reply.prompt_ids)} tokens but the context window holds "
+                f"{self.context_window}; shorten the message or start a new chat."
+            )
+        sampler = Sampler(
+            resolve(settings, self._generation_config),
+            self._forward.device,
+            self._tokenizer.is_wordless,
+        )
+        text = TextStream(
+            self._tokenizer,
+            in_reasoning=prompt.opens_reasoning,
+            stop_strings=(*settings.stop_strings, *self._tokenizer.end_strings),
+        )
+        cache = self._cache.reuse(reply.prompt_ids)
+        reply.cached_tokens = len(cache.token_ids)
+        logits = yield from prefill(self._forward, reply.prompt_ids, cache, is_cancelled)
+        if logits is None:
+            return "cancelled"
+        tokens = decode(
+            self._forward,
+            logits,
+            cache,
+            sampler,
+            end_ids=self._end_ids,
+            max_new_tokens=min(settings.max_new_tokens, room),
+            is_wordless=self._tokenizer.is_wordless,
+            is_cancelled=is_cancelled,
+        )
+        try:
+            reason = yield from self._write(reply, text, tokens)
+        finally:
+            tokens.close()
+        return reason
+
+    def _write(
+        self, reply: _Reply, text: TextStream, tokens: Generator[int, None, FinishReason]
+    ) -> Generator[TextDelta, None, FinishReason]:
+        """Turn ids into text events until they end or a stop string is found."""
+        reason: FinishReason
+        try:
+            while True:
+                try:
+                    token = next(tokens)
+                except StopIteration as end:
+                    reason = end.value
+                    break
+                reply.add(token)
+                if token in self._end_ids:
+                    continue
+                for piece in text.push(token):
+                    yield reply.delta(piece)
+                if text.stopped:
+                    return "stop"
+        except Exception:
+            for piece in text.finish():
+                yield reply.delta(piece)
+            raise
+        for piece in text.finish():
+            yield reply.delta(piece)
+        return "stop" if text.stopped else reason
+
+    def _finished(self, reply: _Reply, reason: FinishReason, error: str = "") -> GenerationFinished:
+        return GenerationFinished(
+            finish_reason=reason,
+            metrics=reply.metrics(self.precision, self._peak()),
+            prompt_ids=reply.prompt_ids,
+            new_ids=tuple(reply.new_ids),
+            error=error,
+        )
+
+    def _explain(self, fault: Exception, reply: _Reply) -> str:
+        """One sentence for the reader; faults that nobody foresaw go to the log as well."""
+        count = len(reply.new_ids)
+        match fault:
+            case EngineError() | FloatingPointError():
+                return str(fault)
+            case torch.OutOfMemoryError():
+                place = "the GPU's memory" if self.device != "cpu" else "memory"
+            case MemoryError():
+                place = "memory"
+            case RuntimeError() if "can't allocate memory" in str(fault):
+                place = "memory"
+            case RuntimeError() if _is_cuda_memory_fault(str(fault)):
+                place = "the GPU's memory"
+            case _:
+                logger.exception("Generation failed")
+                return f"Generation failed ({type(fault).__name__}); the log has the details."
+        return (
+            f"Out of {place} after {count} tokens; start a new chat, or use a smaller --context "
+            "or model."
+        )
+
+    def _recover(self) -> None:
+        """Give back what a failed reply held; the next one starts with an empty cache."""
+        self._cache.drop()
+        _free_unused()
+
+    def _reset_peak(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _peak(self) -> int:
+        if self.device.startswith("cuda"):
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return int(psutil.Process().memory_info().rss)
+
+
+def resolve(settings: GenerationSettings, generation_config: Any) -> SamplingSettings:
+    """Fill the values that `settings` leave open from the model's generation config.
+
+    Sampling is on when either says so, or when neither says and one gives a temperature.
+    """
+
+    def pick(name: str, neutral: Any) -> Any:
+        for source in (settings, generation_config):
+            value = getattr(source, name, None)
+            if value is not None:
+                return value
+        return neutral
+
+    return SamplingSettings(
+        do_sample=bool(pick("do_sample", pick("temperature", 0.0) > 0)),
+        temperature=float(pick("temperature", 1.0)),
+        top_k=int(pick("top_k", 0)),
+        top_p=float(pick("top_p", 1.0)),
+        min_p=float(pick("min_p", 0.0)),
+        repetition_penalty=float(pick("repetition_penalty", 1.0)),
+        no_repeat_ngram_size=int(pick("no_repeat_ngram_size", 0)),
+        seed=settings.seed,
+    )
+
+
+def end_ids(model: Any) -> frozenset[int]:
+    """All end-of-turn ids that the model's generation config and config name."""
+    ids: set[int] = set()
+    for source in (model.generation_config, model.config.get_text_config(decoder=True)):
+        value = getattr(source, "eos_token_id", None)
+        if value is not None:
+            ids.update([value] if isinstance(value, int) else value)
+    return frozenset(ids)
+
+
+def decode_threads(cores: int) -> int:
+    """Threads for the model on `cores` physical cores; small machines keep one for the screen."""
+    return max(1, cores - 1) if cores <= 4 else cores
+
+
+def device_memory(device: torch.device) -> tuple[int, int, int]:
+    """What this process uses of the device's memory, what is free, and the total; in bytes."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return int(torch.cuda.memory_reserved(device)), int(free), int(total)
+    machine = psutil.virtual_memory()
+    if device.type == "mps":
+        used = int(torch.mps.driver_allocated_memory())
+        total = int(torch.mps.recommended_max_memory())
+        return used, max(0, total - used), total
+    return int(psutil.Process().memory_info().rss), int(machine.available), int(machine.total)
+
+
+def _usable_cores() -> int:
+    """Physical cores that this process may run on."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return min(physical, allowed)
+
+
+def _is_cuda_memory_fault(text: str) -> bool:
+    return "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
+
+
+def _free_unused() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
