@@ -2,6 +2,7 @@
 
 from textual.message import Message as UIMessage
 
+from tui_chat.chat.session import Session
 from tui_chat.engine.base import Engine
 from tui_chat.types import LoadProgress, ReplyEvent
 
@@ -9,16 +10,18 @@ from tui_chat.types import LoadProgress, ReplyEvent
 class SessionEvent(UIMessage):
     """One event of the reply that is being written."""
 
-    def __init__(self, event: ReplyEvent) -> None:
+    def __init__(self, session: Session, event: ReplyEvent) -> None:
         super().__init__()
+        self.session = session
         self.event = event
 
 
 class ReplyCrashed(UIMessage):
     """The reply ended with an error that the session did not expect."""
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, session: Session, sentence: str) -> None:
         super().__init__()
+        self.session = session
         self.sentence = sentence
 
 

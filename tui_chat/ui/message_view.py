@@ -54,9 +54,7 @@ class Fence(MarkdownFence):
     """A code block: one head row (language, copy number), then the code on a recessed ground."""
 
     @classmethod
-    def highlight(
-        cls, code: str, language: str, ansi: bool = False, dark: bool = False
-    ) -> Content:
+    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
         return highlight(code.rstrip("\n"), language=language or None, theme=CodePalette)
 
     def compose(self) -> ComposeResult:
@@ -327,5 +325,3 @@ def code_blocks(text: str) -> list[str]:
         return []
     tokens = MarkdownIt("gfm-like", {"html": False}).parse(text)
     return [token.content for token in tokens if token.type in ("fence", "code_block")]
-
-

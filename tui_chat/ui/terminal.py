@@ -6,12 +6,14 @@ control characters through; both are mended here, below every widget.
 
 import base64
 import codecs
+import contextlib
 import os
 import queue
 import re
 import selectors
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.color import ColorSystem
@@ -107,6 +109,36 @@ class SafeDriver(linux_driver.LinuxDriver):
         on_gone = getattr(self._app, "on_terminal_gone", None)
         if on_gone is not None:
             on_gone()
+
+
+@contextlib.contextmanager
+def stray_output_to(path: Path) -> Iterator[None]:
+    """Keep what native code prints off the screen: file descriptors 1 and 2 go to `path`.
+
+    Textual draws on `sys.__stderr__`, which keeps the terminal meanwhile.
+    """
+    screen_fd, kept = os.dup(2), (os.dup(1), os.dup(2))
+    before = sys.__stderr__
+    screen = os.fdopen(screen_fd, "w", encoding="utf-8", errors="backslashreplace")
+    try:
+        log_fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        log_fd = os.open(os.devnull, os.O_WRONLY)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log_fd, 1)
+    os.dup2(log_fd, 2)
+    os.close(log_fd)
+    sys.__stderr__ = screen  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            screen.close()
+        sys.__stderr__ = before  # type: ignore[misc]
+        for number, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 def why_no_screen() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from textual.containers import Container, VerticalScroll
 from textual.widget import Widget
 
-from tui_chat.types import Conversation, ContextPlan, Message, Role
+from tui_chat.types import ContextPlan, Conversation, Message, Role
 from tui_chat.ui.ink import InkText, Line, OneLine
 from tui_chat.ui.message_view import AssistantTurn, UserTurn, code_blocks
 

@@ -1,0 +1,308 @@
+"""What each action of the table does, except those that the input box does itself."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tui_chat import files
+from tui_chat.store.conversations import ConversationLog, StoreError
+from tui_chat.types import Mode, Role
+from tui_chat.ui import terminal, themes
+from tui_chat.ui.help_screen import HelpScreen
+from tui_chat.ui.ink import Line, Part
+from tui_chat.ui.library_screen import LibraryScreen
+from tui_chat.ui.message_view import code_blocks
+from tui_chat.ui.model_screen import ModelScreen
+
+if TYPE_CHECKING:
+    from tui_chat.ui.app import TuiChat
+
+
+class Actions:
+    """Does actions by their id, for one app."""
+
+    def __init__(self, app: "TuiChat") -> None:
+        self.app = app
+        self._trash: str | None = None
+
+    async def do(self, action_id: str, argument: str | None) -> None:
+        """Do an action; `argument` is None when it came from a key instead of a command."""
+        result = getattr(self, f"do_{action_id.replace('-', '_')}")(argument)
+        if result is not None:
+            await result
+
+    def tell(self, sentence: str, *, trouble: bool = False, seconds: float = 5) -> None:
+        """Show one sentence for a moment; it is never read as markup."""
+        self.app.notify(
+            sentence,
+            severity="error" if trouble else "information",
+            timeout=seconds,
+            markup=False,
+        )
+
+    def do_interrupt(self, _: str | None) -> None:
+        """Ctrl+C: copy the selection, else stop, else clear the box, else quit when repeated."""
+        screen, chat = self.app.screen, self.app.chat
+        if selected := screen.get_selected_text() or chat.box.selected_text:
+            self.copy(selected, "the selection")
+            screen.clear_selection()
+        elif screen is not chat:
+            screen.dismiss()
+        elif chat.stop_reply():
+            pass
+        elif chat.box.text:
+            self.app.history.add(chat.box.text)
+            chat.box.set_text("")
+        elif chat.pressed_twice("ctrl+c"):
+            self.app.quit()
+        else:
+            self.tell("Press Ctrl+C again to quit.", seconds=2)
+
+    def do_leave(self, _: str | None) -> None:
+        """Ctrl+D: delete to the right, or quit from an empty box when pressed twice."""
+        if self.app.chat.box.text:
+            self.app.chat.box.action_delete_right()
+        elif self.app.chat.pressed_twice("ctrl+d"):
+            self.app.quit()
+        else:
+            self.tell("Press Ctrl+D again to quit.", seconds=2)
+
+    def do_stop(self, argument: str | None) -> None:
+        """Stop the reply; while a model loads, /stop (but not a stray Esc) cancels the load."""
+        if not self.app.chat.stop_reply() and argument is not None:
+            self.app.cancel_load()
+        self.app.chat.box.focus()
+
+    async def do_regenerate(self, _: str | None) -> None:
+        await self.app.chat.regenerate()
+
+    async def do_mode(self, argument: str | None) -> None:
+        if not argument:
+            await self.app.chat.switch_mode(self.app.chat.mode.other)
+        elif argument.lower() in tuple(Mode):
+            await self.app.chat.switch_mode(Mode(argument.lower()))
+        else:
+            self.tell("The modes are speed and accuracy, for example: /mode speed")
+
+    def do_copy(self, argument: str | None) -> None:
+        replies = [
+            message.content
+            for message in self.app.chat.session.conversation.messages
+            if message.role is Role.ASSISTANT and message.content
+        ]
+        if not replies:
+            self.tell("There is no reply to copy yet.")
+        elif not argument:
+            self.copy(replies[-1], "the last reply")
+        else:
+            blocks = [block for reply in replies for block in code_blocks(reply)]
+            number = int(argument) if argument.isascii() and argument.isdigit() else 0
+            if 1 <= number <= len(blocks):
+                self.copy(blocks[number - 1], f"code block {number}")
+            else:
+                count = f"{len(blocks)} code block" + ("" if len(blocks) == 1 else "s")
+                self.tell(f"This chat has {count}; /copy 1 copies the first.")
+
+    def copy(self, text: str, what: str) -> None:
+        """Put raw text on the terminal's clipboard; what is too long for it goes to a file."""
+        sequence = terminal.clipboard_sequence(text)
+        if sequence is not None:
+            terminal.write_raw(self.app, sequence)
+            self.tell(f"Copied {what}.", seconds=3)
+            return
+        path = files.cache_dir() / "copied.md"
+        try:
+            files.atomic_write(path, text)
+        except (OSError, UnicodeError) as error:
+            self.tell(f"It could not be copied ({error}).", trouble=True)
+        else:
+            self.tell(f"Too long for the clipboard; {what} is in {path}.")
+
+    def do_page_up(self, _: str | None) -> None:
+        self.app.chat.transcript.release_anchor()
+        self.app.chat.transcript.scroll_page_up(animate=False)
+
+    def do_page_down(self, _: str | None) -> None:
+        self.app.chat.transcript.scroll_page_down(animate=False)
+
+    async def do_top(self, _: str | None) -> None:
+        await self.app.chat.transcript.go_to_top()
+
+    def do_follow(self, _: str | None) -> None:
+        self.app.chat.transcript.follow()
+
+    async def do_new(self, _: str | None) -> None:
+        """Start a new chat; the one that is left stays stored."""
+        await self._show(self.app.new_log())
+
+    async def _show(self, conversation_log: ConversationLog) -> None:
+        old = await self.app.switch_log(conversation_log)
+        self._close_log(old)
+        if conversation_log.read_only:
+            await self.app.chat.notice([("warn", "↓ "), ("m", conversation_log.read_only_reason)])
+        if conversation_log.damaged:
+            count = conversation_log.damaged
+            await self.app.chat.notice([("warn", f"{count} damaged records were skipped.")])
+
+    def _close_log(self, old: ConversationLog, then: Callable[[], None] = lambda: None) -> None:
+        """Close a log behind the reply that may still be writing to it, and do what follows."""
+
+        def job(_: threading.Event) -> None:
+            try:
+                old.close()
+                then()
+            except StoreError as error:
+                self.tell(str(error), trouble=True)
+
+        self.app.engine_thread.submit(job)
+
+    def do_chats(self, _: str | None) -> None:
+        def opened(conversation_id: str | None) -> None:
+            if conversation_id and conversation_id != self.app.chat.session.conversation.id:
+                self.app.run_worker(self.open_chat(conversation_id), exit_on_error=False)
+
+        self.app.push_screen(LibraryScreen(self.app.store), opened)
+
+    async def open_chat(self, conversation_id: str) -> None:
+        """Show a stored chat."""
+        try:
+            conversation_log = self.app.store.open(conversation_id)
+        except StoreError as error:
+            self.tell(str(error), trouble=True)
+        else:
+            await self._show(conversation_log)
+
+    async def do_rename(self, argument: str | None) -> None:
+        if not argument:
+            self.tell("Give the new title: /rename TITLE")
+        elif await self._change(lambda log_file: log_file.rename(argument)):
+            self.app.chat.update_status()
+            self.tell("Renamed.", seconds=3)
+
+    async def do_delete(self, _: str | None) -> None:
+        conversation = self.app.chat.session.conversation
+        if not conversation.messages:
+            self.tell("This chat is empty.")
+            return
+        old = await self.app.switch_log(self.app.new_log())
+
+        def delete() -> None:
+            self.app.store.delete(conversation.id)
+            self._trash = conversation.id
+            self.app.forget_chat_count()
+            self.tell("Moved to the trash; /undo brings it back.")
+
+        self._close_log(old, delete)
+
+    async def do_undo(self, _: str | None) -> None:
+        if self._trash is None:
+            self.tell("Nothing was deleted since the start.")
+            return
+        try:
+            self.app.store.restore(self._trash)
+        except StoreError as error:
+            self.tell(str(error), trouble=True)
+            return
+        await self.open_chat(self._trash)
+        self._trash = None
+
+    async def _change(self, change: Callable[[ConversationLog], None]) -> bool:
+        """Change the open conversation's header; False, with a message, if it cannot be."""
+        try:
+            change(self.app.open_log)
+        except StoreError as error:
+            self.tell(str(error), trouble=True)
+            return False
+        return True
+
+    async def do_system(self, argument: str | None) -> None:
+        if argument:
+            if await self._change(lambda log_file: log_file.set_system_prompt(argument)):
+                self.app.chat.count_soon()
+                line: Line = [("m", "The system prompt is set; the whole prompt is read again.")]
+                await self.app.chat.notice(line)
+            return
+        text = self.app.chat.session.conversation.system_prompt
+        shown: list[Part] = [("m", "System prompt: "), text]
+        if not text:
+            shown = [
+                ("m", "There is no system prompt; "),
+                ("ref", "/system TEXT"),
+                ("m", " sets it."),
+            ]
+        await self.app.chat.show_block(shown)
+
+    async def do_context(self, _: str | None) -> None:
+        plan = self.app.chat.session.plan()
+        if plan is None:
+            self.tell("The model is still loading.")
+            return
+        turns = sum(message.role is Role.USER for message in plan.kept)
+        gone = sum(message.role is Role.USER for message in plan.dropped)
+        room = plan.context_window - plan.reserved_tokens - plan.prompt_tokens
+        parts: list[Part] = [
+            ("hi", f"{plan.prompt_tokens:,}"),
+            ("m", f" of {plan.context_window:,} tokens would be sent: "),
+            f"{turns} turns" if turns != 1 else "1 turn",
+        ]
+        if plan.kept and plan.kept[0].role is Role.SYSTEM:
+            parts += [("m", " and the system prompt")]
+        parts.append(("m", f"\n{plan.reserved_tokens:,} are kept for the reply, {room:,} are free"))
+        if gone:
+            parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
+        await self.app.chat.show_block(parts)
+
+    async def do_model(self, argument: str | None) -> None:
+        def chosen(name: str | None) -> None:
+            if name:
+                self.app.switch_model(name)
+
+        if argument:
+            self.app.switch_model(argument)
+        else:
+            self.app.push_screen(ModelScreen(self.app.spec.model), chosen)
+
+    def do_palette(self, _: str | None) -> None:
+        self.app.action_command_palette()
+
+    def do_theme(self, argument: str | None) -> None:
+        if not argument:
+            self.app.search_themes()
+        elif argument in self.app.available_themes:
+            self.app.theme = argument
+        else:
+            names = ", ".join(sorted(themes.load_themes()[0]))
+            self.tell(f"There is no such theme; there are {names}.")
+
+    def do_help(self, _: str | None) -> None:
+        self.app.push_screen(HelpScreen(self.app.actions, self.app.loaded.path, files.log_path()))
+
+    def do_suspend(self, _: str | None) -> None:
+        self.app.action_suspend_process()
+
+    def do_quit(self, _: str | None) -> None:
+        """Stop the reply, save it, and leave."""
+        self.app.quit()
+
+    def do_edit(self, _: str | None) -> None:
+        """Write the prompt in $VISUAL or $EDITOR."""
+        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+        box = self.app.chat.box
+        with tempfile.TemporaryDirectory(prefix="tui-chat-") as folder:
+            path = Path(folder) / "prompt.md"
+            path.write_text(box.text, encoding="utf-8")
+            try:
+                with self.app.suspend():
+                    screen = sys.__stderr__  # descriptors 1 and 2 go to the log
+                    subprocess.run(
+                        [*shlex.split(command), str(path)], check=True, stdout=screen, stderr=screen
+                    )
+                box.set_text(path.read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+            except (OSError, ValueError, subprocess.CalledProcessError):
+                self.tell(f'The editor "{command}" failed; the prompt is unchanged.')

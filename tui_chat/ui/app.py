@@ -1,0 +1,347 @@
+"""Wires config, store, engine and screens together: start, model, conversation, end."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+
+from tui_chat import files
+from tui_chat.chat.sanitize import sanitize
+from tui_chat.chat.session import Session
+from tui_chat.config import (
+    ConfigError,
+    LoadedConfig,
+    Options,
+    load_config,
+    model_spec,
+    save_setting,
+    with_options,
+)
+from tui_chat.engine import open_engine
+from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
+from tui_chat.store.conversations import ConversationLog, ConversationStore
+from tui_chat.store.prompt_history import PromptHistory
+from tui_chat.types import LoadProgress, ModelSpec
+from tui_chat.ui import terminal, themes
+from tui_chat.ui.actions import Actions
+from tui_chat.ui.chat_screen import ChatScreen
+from tui_chat.ui.commands import BY_SLASH, apply_keymap
+from tui_chat.ui.engine_thread import EngineThread
+from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
+from tui_chat.ui.ink import Line
+
+log = logging.getLogger(__name__)
+
+OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
+
+NOT_IN_PALETTE = frozenset(
+    {"send", "newline", "history-previous", "history-next", "complete", "palette", "rename"}
+)
+SHUTDOWN_SECONDS = 3.0
+"""How long a reply that was told to stop may take before the process ends without it."""
+
+
+class TuiChat(App[int], inherit_bindings=False):
+    """The full-screen chat."""
+
+    TITLE = "tui-chat"
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (150, "-wide")]
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "f24"  # ours comes from the action table
+    BINDINGS = [
+        Binding("ctrl+c", "do('interrupt')", show=False),
+        Binding("ctrl+q", "do('quit')", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        *,
+        loaded: LoadedConfig,
+        spec: ModelSpec,
+        store: ConversationStore,
+        history: PromptHistory,
+        open_engine: OpenEngine,
+    ) -> None:
+        config = loaded.config
+        plain = terminal.few_colours()
+        # With NO_COLOR Textual picks its colour filter here, before any theme is set.
+        super().__init__(
+            driver_class=terminal.SafeDriver,
+            ansi_color=True if plain or config.theme == themes.TERMINAL_THEME else None,
+        )
+        self.loaded = loaded
+        self.spec = spec
+        self.store = store
+        self.history = history
+        self.engine: Engine | None = None
+        self.engine_thread = EngineThread()
+        self.actions, self._problems = apply_keymap(config.keymap)
+        self._open_engine = open_engine
+        self._load_cancel: threading.Event | None = None
+        self._doer = Actions(self)
+        self.open_log = self.new_log()
+        self.failed = False
+        self._ending = False
+        self._chats_stored: int | None = None
+        self._start_theme = themes.TERMINAL_THEME if plain else config.theme
+
+    # ---- life ----
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return themes.VARIABLE_DEFAULTS
+
+    async def on_mount(self) -> None:
+        found, problems = themes.load_themes()
+        for theme in found.values():
+            self.register_theme(theme)
+        self._set_theme(self._start_theme)
+        self._problems = (*self.loaded.problems, *self._problems, *problems)
+        self.chat = ChatScreen(
+            session=self._session(self.open_log),
+            engine_thread=self.engine_thread,
+            actions=self.actions,
+            config=self.loaded.config,
+            history=self.history,
+            stored_chats=self._count_chats,
+        )
+        await self.push_screen(self.chat)
+        self._catch_signals()
+        self.engine_thread.start()
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """After the first frame: say what is wrong with the config, and load the model."""
+        for problem in self._problems:
+            self.notify(problem, severity="warning", timeout=15, markup=False)
+        self.load_model(self.spec)
+
+    def _session(self, conversation_log: ConversationLog) -> Session:
+        reserved = self.loaded.config.reserved_tokens
+        return Session(self.engine, conversation_log, reserved_tokens=reserved)
+
+    def new_log(self) -> ConversationLog:
+        """A new conversation; it gets a file with its first message."""
+        return self.store.create(system_prompt=self.loaded.config.system_prompt)
+
+    async def switch_log(self, conversation_log: ConversationLog) -> ConversationLog:
+        """Show another conversation; the one that was shown is returned, still open."""
+        old, self.open_log = self.open_log, conversation_log
+        self.forget_chat_count()
+        await self.chat.show_session(self._session(conversation_log))
+        return old
+
+    def _count_chats(self) -> int:
+        if self._chats_stored is None:
+            self._chats_stored = len(self.store.summaries())
+        return self._chats_stored
+
+    def forget_chat_count(self) -> None:
+        """The number of stored chats has changed."""
+        self._chats_stored = None
+
+    def _set_theme(self, name: str) -> None:
+        if name not in self.available_themes:
+            problem = f'There is no theme "{sanitize(name)}"; /theme lists them.'
+            self._problems = (*self._problems, problem)
+            name = themes.DEFAULT_THEME
+        self.theme = name
+
+    def _catch_signals(self) -> None:
+        """A closed terminal or a kill stops the reply and saves it; then the process ends."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # under a test pilot
+
+        def on_signal(number: int, _: FrameType | None) -> None:
+            self._end_process(128 + number)
+
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:
+                signal.signal(number, on_signal)
+
+    def on_terminal_gone(self) -> None:
+        """The terminal was closed under us (called by the driver, on its own thread)."""
+        self._end_process(128 + signal.SIGHUP)
+
+    def _end_process(self, code: int) -> None:
+        """End the app from any thread or a signal handler, whatever the event loop does."""
+        if self._ending:
+            return
+        self._ending = True
+
+        def finish() -> None:
+            self.engine_thread.stop()
+            self.engine_thread.ended_within(SHUTDOWN_SECONDS)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
+            time.sleep(2.0)
+            os._exit(code)
+
+        threading.Thread(target=finish, name="shutdown", daemon=True).start()
+
+    def _fatal_error(self) -> None:
+        """One sentence instead of a traceback with local variables; the details go to the log."""
+        log.exception("the screen failed")
+        self.failed = True
+        self._close_messages_no_wait()
+
+    def quit(self) -> None:
+        """Stop the reply, let it be saved, and leave."""
+        if not self._ending:
+            self._ending = True
+            self.engine_thread.stop()
+            self.run_worker(self._leave(), exit_on_error=False)
+
+    async def _leave(self) -> None:
+        await asyncio.to_thread(self.engine_thread.ended_within, SHUTDOWN_SECONDS)
+        self.exit(0)
+
+    # ---- the model ----
+
+    def load_model(self, spec: ModelSpec) -> None:
+        """Load a model on the engine thread; the one that is loaded is freed first."""
+        old, self.engine = self.engine, None
+        self.chat.session.engine = None
+        self.spec = spec
+        name = Path(spec.model).name or spec.model
+        self.chat.update_status(model=name, rung="loading", memory=None)
+
+        def job(cancel: threading.Event) -> None:
+            def report(progress: LoadProgress) -> None:
+                self.post_message(ModelLoading(progress))
+
+            if old is not None:
+                old.close()
+            try:
+                engine = self._open_engine(spec, report, cancel)
+            except EngineError as error:
+                cancelled = isinstance(error, LoadCancelled)
+                self.post_message(ModelFailed(str(error), cancelled=cancelled))
+            except Exception as error:
+                log.exception("the model could not be loaded")
+                sentence = f"The model could not be loaded ({type(error).__name__})."
+                self.post_message(ModelFailed(sentence))
+            else:
+                self.post_message(ModelReady(engine))
+
+        self._load_cancel = self.engine_thread.submit(job)
+
+    def switch_model(self, name: str) -> None:
+        """Load another model, with the precision and device that the config asks for."""
+        self.chat.stop_reply()
+        config = replace(self.loaded.config, model=name)
+        self.load_model(model_spec(config, self.spec.echo_rate))
+
+    def cancel_load(self) -> None:
+        """Give up the model that is being loaded."""
+        if self._load_cancel is not None:
+            self._load_cancel.set()
+
+    async def on_model_loading(self, event: ModelLoading) -> None:
+        if not self._ending:
+            self.chat.show_loading(event.progress)
+
+    async def on_model_ready(self, event: ModelReady) -> None:
+        self._load_cancel = None
+        self.engine = self.chat.session.engine = event.engine
+        await self.chat.model_ready([*_rung_lines(event.engine), *_note_lines(event.engine)])
+
+    async def on_model_failed(self, event: ModelFailed) -> None:
+        self._load_cancel = None
+        await self.chat.model_failed(event.sentence, str(files.log_path()))
+
+    # ---- actions ----
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every action of the table that can be done without an argument, for the palette."""
+        for action in self.actions:
+            if action.id in NOT_IN_PALETTE:
+                continue
+            keys = " · ".join(part for part in (action.key_label, action.usage) if part)
+            title = action.help[0].upper() + action.help[1:]
+            yield SystemCommand(title, keys, partial(self.call_later, self.action_do, action.id))
+
+    async def action_slash(self, line: str) -> None:
+        """Do a slash command with its argument."""
+        name, _, argument = line[1:].partition(" ")
+        action = BY_SLASH.get(name.lower())
+        if action is None:
+            self.notify(f"There is no command /{sanitize(name)}; F1 lists them all.", markup=False)
+            self.chat.box.set_text(line)
+            return
+        await self._doer.do(action.id, argument.strip())
+
+    async def action_do(self, action_id: str) -> None:
+        """Do an action of the table, asked for by a key or from the palette."""
+        await self._doer.do(action_id, None)
+
+    def action_link(self, href: str) -> None:
+        """Never open a link unasked: show where it leads, and put it on the clipboard."""
+        if urlsplit(href).scheme not in ("http", "https"):
+            self.notify(f"Not a web link: {sanitize(href)}", markup=False)
+            return
+        self._doer.copy(href, f"the link {sanitize(href)}")
+
+    def watch_theme(self, theme: str) -> None:
+        """Remember a theme that was chosen, in the config file."""
+        if self.is_running and theme != self._start_theme and not self.loaded.damaged:
+            self._start_theme = theme
+            try:
+                save_setting(self.loaded, "theme", theme)
+            except ConfigError as error:
+                self.notify(str(error), severity="warning", markup=False)
+
+
+def _rung_lines(engine: Engine) -> list[Line]:
+    """What became of the ladder: one line for each reason that made rungs fall."""
+    lines: list[Line] = []
+    fallen = [rung for rung in engine.rungs if not rung.taken]
+    for reason in dict.fromkeys(rung.reason for rung in fallen):
+        names = ", ".join(str(rung.precision) for rung in fallen if rung.reason == reason)
+        lines.append([("warn", "↓ "), ("m", f"{names}: {reason}")])
+    for rung in engine.rungs:
+        if rung.taken:
+            lines.append([("m", f"{rung.precision}: {rung.reason}")])
+    return lines
+
+
+def _note_lines(engine: Engine) -> list[Line]:
+    return [[("m", note)] for note in engine.notes]
+
+
+def run_app(options: Options) -> int:
+    """Run the screen until the user leaves; the exit code of the process."""
+    loaded = load_config(options.config)
+    loaded = replace(loaded, config=with_options(loaded.config, options))
+    folder = options.data_dir or files.data_dir()
+    terminal.guard_output()
+    app = TuiChat(
+        loaded=loaded,
+        spec=model_spec(loaded.config, options.echo_rate),
+        store=ConversationStore(folder),
+        history=PromptHistory(folder / "prompts.jsonl"),
+        open_engine=open_engine,
+    )
+    files.start_log()
+    with terminal.stray_output_to(files.log_path()):
+        code = app.run(mouse=loaded.config.mouse)
+    if app.failed:
+        print(f"tui-chat: the screen failed; the log has the details: {files.log_path()}")
+    app.engine_thread.stop()
+    if not app.engine_thread.ended_within(SHUTDOWN_SECONDS):
+        # A load or forward pass that cannot be interrupted; everything is on disk by now.
+        os._exit(code or 0)
+    return code or app.return_code or 0

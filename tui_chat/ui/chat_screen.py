@@ -1,0 +1,468 @@
+"""One conversation on the screen: takes prompts, runs replies on the engine thread, paints events.
+
+While a reply runs only the engine thread writes the conversation; the screen paints what it is
+told. Everything that is not about this conversation is an action of the app.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Markdown, OptionList, TextArea
+
+from tui_chat.chat.session import Session, SessionError
+from tui_chat.config import Config
+from tui_chat.store.prompt_history import PromptHistory
+from tui_chat.types import (
+    ContextPlan,
+    LoadProgress,
+    Mode,
+    PrefillProgress,
+    ReplyEvent,
+    ReplyFinished,
+    ReplyStarted,
+    Role,
+    TextDelta,
+)
+from tui_chat.ui import welcome
+from tui_chat.ui.commands import Action
+from tui_chat.ui.engine_thread import EngineThread
+from tui_chat.ui.events import PromptCounted, ReplyCrashed, SessionEvent
+from tui_chat.ui.ink import InkText, Line, OneLine, Part
+from tui_chat.ui.message_view import AssistantTurn, UserTurn
+from tui_chat.ui.prompt_input import PromptInput
+from tui_chat.ui.status_bar import Activity, StatusBar, hint
+from tui_chat.ui.transcript import Transcript, failure
+
+log = logging.getLogger(__name__)
+
+COUNT_DELAY = 0.2
+"""Seconds without a key press before the draft is counted."""
+ACTIVITY_INTERVAL = 0.25
+
+INPUT_ACTIONS = ("send", "newline", "history-previous", "history-next", "complete")
+"""Bound by the input box itself."""
+
+
+class ChatScreen(Screen[None]):
+    """One conversation: messages, input box, status bar."""
+
+    AUTO_FOCUS = "#box"
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        engine_thread: EngineThread,
+        actions: Sequence[Action],
+        config: Config,
+        history: PromptHistory,
+        stored_chats: Callable[[], int],
+    ) -> None:
+        super().__init__()
+        self.session = session
+        self.mode = config.mode
+        self.busy = False
+        self.load_progress: LoadProgress | None = None
+        self._engine_thread = engine_thread
+        self._actions = {action.id: action for action in actions}
+        self._config = config
+        self._history = history
+        self._stored_chats = stored_chats
+        self._cancel: Event | None = None
+        self._queue: list[tuple[str, UserTurn]] = []
+        self._asked: UserTurn | None = None
+        self._live: AssistantTurn | None = None
+        self._reading_since = 0.0
+        self._last_activity = 0.0
+        self._last_delta: TextDelta | None = None
+        self._count_timer: Timer | None = None
+        self._generation = 0
+        self._leaving: tuple[str, float] = ("", 0.0)
+        self._room_left: int | None = None
+        for action in actions:
+            if action.id not in INPUT_ACTIONS:
+                for key in action.keys:
+                    self._bindings.bind(
+                        key, f"app.do('{action.id}')", action.help, show=False, priority=True
+                    )
+
+    # ---- drawing ----
+
+    def compose(self) -> ComposeResult:
+        yield Transcript()
+        with Container(id="dock"), Vertical(id="desk"):
+            yield Activity()
+            with Vertical(id="prompt"):
+                yield PromptInput(tuple(self._actions.values()), lambda: self._history.entries)
+                yield OneLine(id="hint")
+        with Container(id="status"):
+            yield StatusBar()
+
+    async def on_mount(self) -> None:
+        self.update_status()
+        self._show_hint()
+        await self.show_session(self.session)
+
+    @property
+    def transcript(self) -> Transcript:
+        """The scrolling messages."""
+        return self.query_one(Transcript)
+
+    @property
+    def box(self) -> PromptInput:
+        """The input box."""
+        return self.query_one(PromptInput)
+
+    def key(self, action_id: str) -> str:
+        """The shown key of an action, or its slash command."""
+        action = self._actions[action_id]
+        return action.key_label or action.usage
+
+    def update_status(self, **changes: Any) -> None:
+        """Repaint the status bar with what is known now."""
+        bar = self.query_one(StatusBar)
+        engine = self.session.engine
+        known: dict[str, Any] = {"mode": self.mode, "title": self.session.conversation.title}
+        if engine is not None:
+            known |= {
+                "model": engine.name,
+                "rung": str(engine.precision),
+                "context_window": engine.context_window,
+                "exact": engine.exact_counts,
+                "memory": engine.memory(),
+                "reserved_tokens": self.session.reserved_tokens,
+            }
+        bar.update_status(replace(bar.status, **known | changes))
+        self.box.placeholder = f"Message {bar.status.model}" if bar.status.model else "Message"
+
+    def show_loading(self, progress: LoadProgress) -> None:
+        """Show how far the model has come."""
+        self.load_progress = progress
+        if lines := self.query("#load-line"):
+            lines.first(OneLine).show(welcome.load_lines(progress))
+        else:
+            self.query_one(Activity).show_loading(progress, "/stop")
+
+    async def model_ready(self, notes: Sequence[Line]) -> None:
+        """A model is loaded: show what it runs as, and send what was waiting."""
+        self.load_progress = None
+        if lines := self.query("#load-line"):
+            lines.first(OneLine).show([[("ok", "ready")]])
+        for note in notes:
+            await self.transcript.add_notice(note)
+        self._show_activity()
+        self.update_status(tokens_per_second=0.0)
+        self.count_soon()
+        await self._send_next()
+
+    async def model_failed(self, sentence: str, log_path: str) -> None:
+        """No model could be loaded; what is waiting keeps waiting."""
+        self.load_progress = None
+        if lines := self.query("#load-line"):
+            lines.first(OneLine).show([[("err", "not loaded")]])
+        self.update_status(
+            rung="no model" if self.session.engine is None else str(self.session.engine.precision)
+        )
+        way: Line = (("k", self.key("model")), ("m", " choose another model"))
+        await self.transcript.query_one("#page").mount(failure(sentence, way, log=log_path))
+        self._show_activity()
+        self.transcript.follow()
+
+    async def show_session(self, session: Session) -> None:
+        """Show another conversation; a reply that runs is stopped, its text is kept."""
+        if self._cancel is not None:
+            self._cancel.set()
+        session.engine = session.engine or self.session.engine
+        self.session, self.busy, self._cancel, self._live = session, False, None, None
+        self._queue.clear()
+        conversation = session.conversation
+        if conversation.messages:
+            await self.transcript.show_conversation(conversation, self.key("regenerate"))
+        else:
+            await self.transcript.show_welcome(
+                *welcome.widgets(
+                    model=self.query_one(StatusBar).status.model,
+                    ready=session.engine is not None,
+                    chats=self._stored_chats(),
+                    key=self.key,
+                )
+            )
+            if self.load_progress is not None:
+                self.show_loading(self.load_progress)
+        self._show_activity()
+        self.update_status(prompt_tokens=0, draft_tokens=0)
+        self.count_soon()
+        self.box.focus()
+
+    async def notice(self, line: Line) -> None:
+        """One muted line of news at the end of the page."""
+        await self.transcript.add_notice(line)
+        self.transcript.follow()
+
+    async def show_block(self, parts: Sequence[Part]) -> None:
+        """Several lines of facts at the end of the page, asked for by a command."""
+        await self.transcript.query_one("#page").mount(InkText(parts, classes="notice"))
+        self.transcript.follow()
+
+    def _show_activity(self) -> None:
+        below = not self.transcript.at_end
+        self.query_one(Activity).show_idle(below, self.key("follow"))
+
+    def _show_hint(self) -> None:
+        if found := self.box.suggestions()[:4]:
+            tab: Line = (("k", self.key("complete")), ("m", " complete · "))
+            names = [(("ref", action.usage), ("m", f" {action.help}  ")) for action in found]
+            left: list[Line] = [
+                (*tab, *(part for name in names[:count] for part in name))
+                for count in range(len(names), 0, -1)
+            ]
+            self.query_one("#hint", OneLine).show(left)
+            return
+        send = "queue" if self.busy or self.session.engine is None else "send"
+        keys: Line = (
+            ("k", self.key("send")),
+            ("m", f" {send} · "),
+            ("k", self.key("newline")),
+            ("m", " newline"),
+        )
+        left, right = hint([keys], self.query_one(StatusBar).status.draft_tokens, self._room_left)
+        if not right:
+            palette: Line = (("k", self.key("palette")), ("m", " palette · "))
+            ends: Line = (("k", "/"), ("m", " commands · "))
+            last: Line = (("k", self.key("help")), ("m", " help"))
+            right = [(*ends, *palette, *last), (*ends, *last), last]
+        self.query_one("#hint", OneLine).show(left, right)
+
+    # ---- counting ----
+
+    @on(TextArea.Changed, "#box")
+    def count_soon(self) -> None:
+        """Count the prompt once the typing pauses."""
+        if self._count_timer is not None:
+            self._count_timer.stop()
+        self._count_timer = self.set_timer(COUNT_DELAY, self._count)
+        self._show_hint()
+
+    def _count(self) -> None:
+        self._generation += 1
+        if self.session.engine is not None:
+            self.run_worker(
+                self._count_in_thread(self._generation, self.box.text), exit_on_error=False
+            )
+
+    async def _count_in_thread(self, generation: int, draft: str) -> None:
+        session = self.session
+        draft = "" if draft.startswith("/") else draft
+        bare = await asyncio.to_thread(session.plan)
+        if bare is None:
+            return
+        plan = await asyncio.to_thread(session.plan, draft) if draft.strip() else bare
+        if plan is not None and session is self.session:
+            size = max(0, plan.prompt_tokens - bare.prompt_tokens)
+            self.post_message(PromptCounted(generation, bare.prompt_tokens, size))
+
+    @on(PromptCounted)
+    def _show_count(self, event: PromptCounted) -> None:
+        if event.generation != self._generation or self.session.engine is None:
+            return
+        total = event.prompt_tokens + event.draft_tokens
+        room = self.session.engine.context_window - self.session.reserved_tokens
+        self._room_left = room - total
+        self.update_status(prompt_tokens=event.prompt_tokens, draft_tokens=event.draft_tokens)
+        self._show_hint()
+
+    # ---- replies ----
+
+    @on(PromptInput.Submitted)
+    async def submit(self, event: PromptInput.Submitted) -> None:
+        """Send a prompt, queue it while something runs, or do a slash command."""
+        text = event.text
+        self._history.add(text)
+        if text.startswith("/") and "\n" not in text.strip():
+            await self.app.run_action(f"app.slash({text.strip()!r})")
+            return
+        if welcome_parts := self.query(".welcome"):
+            await welcome_parts.remove()
+        waiting = self.busy or self.session.engine is None
+        view = await self.transcript.add_user("", text, waiting=waiting)
+        if waiting:
+            self._queue.append((text, view))
+            self.count_soon()
+        else:
+            self._start(view, lambda cancel: self._reply(text, cancel))
+
+    @on(OptionList.OptionSelected, "#starters")
+    def _take_starter(self, event: OptionList.OptionSelected) -> None:
+        self.box.focus()
+        self.post_message(PromptInput.Submitted(str(event.option.prompt)))
+
+    async def _send_next(self) -> None:
+        if self.busy or not self._queue or self.session.engine is None:
+            return
+        text, waiting = self._queue.pop(0)
+        await waiting.remove()
+        view = await self.transcript.add_user("", text)
+        self._start(view, lambda cancel: self._reply(text, cancel))
+
+    def _reply(self, text: str, cancel: Event) -> Iterator[ReplyEvent]:
+        settings = self._config.settings(self.mode)
+        return self.session.reply(text, mode=self.mode, settings=settings, cancel=cancel)
+
+    def _start(self, asked: UserTurn | None, run: Callable[[Event], Iterator[ReplyEvent]]) -> None:
+        """Run a reply on the engine thread; its events come back as messages."""
+        session = self.session
+        self.busy, self._asked, self._live = True, asked, None
+        self._last_delta = None
+        self._show_hint()
+
+        def job(cancel: Event) -> None:
+            try:
+                with contextlib.closing(run(cancel)) as events:  # type: ignore[type-var]
+                    for event in events:
+                        self.post_message(SessionEvent(session, event))
+            except SessionError as error:
+                self.post_message(ReplyCrashed(session, str(error)))
+            except Exception as error:
+                log.exception("the reply ended with an unexpected error")
+                sentence = f"The reply failed ({type(error).__name__}); your prompt is saved."
+                self.post_message(ReplyCrashed(session, sentence))
+
+        self._cancel = self._engine_thread.submit(job)
+
+    @on(SessionEvent)
+    async def paint_event(self, message: SessionEvent) -> None:
+        """Paint one event of the reply; those of a chat that was left are only stored."""
+        if message.session is not self.session:
+            return
+        match message.event:
+            case ReplyStarted(plan=plan, message_id=message_id):
+                await self._reply_started(plan, message_id)
+            case PrefillProgress(done=done, total=total):
+                elapsed = time.monotonic() - self._reading_since
+                if elapsed > ACTIVITY_INTERVAL:
+                    self.query_one(Activity).show_reading(done, total, elapsed, self.key("stop"))
+            case TextDelta() as delta:
+                self._last_delta = delta
+                if self._live is not None:
+                    feed = self._live.feed if delta.kind == "content" else self._live.feed_reasoning
+                    feed(delta.text)
+                if time.monotonic() - self._last_activity >= ACTIVITY_INTERVAL:
+                    self._show_writing()
+            case ReplyFinished() as finished:
+                await self._reply_finished(finished)
+
+    async def _reply_started(self, plan: ContextPlan, message_id: str) -> None:
+        if self._asked is not None and plan.kept:
+            self._asked.message_id = plan.kept[-1].id
+        self.transcript.set_messages(self.session.conversation.messages)
+        await self.transcript.show_plan(plan)
+        self._live = await self.transcript.add_reply(message_id, self.key("regenerate"))
+        self._reading_since = time.monotonic()
+        self.query_one(Activity).show_reading(0, plan.prompt_tokens, 0.0, self.key("stop"))
+        self.update_status(prompt_tokens=plan.prompt_tokens, draft_tokens=0)
+
+    def _show_writing(self) -> None:
+        delta = self._last_delta
+        if delta is None:
+            return
+        self._last_activity = time.monotonic()
+        self.query_one(Activity).show_writing(
+            delta.completion_tokens,
+            delta.decode_seconds,
+            below=not self.transcript.at_end,
+            stop_key=self.key("stop"),
+            follow_key=self.key("follow"),
+        )
+
+    async def _reply_finished(self, finished: ReplyFinished) -> None:
+        message = finished.message
+        if self._live is None:
+            self._live = await self.transcript.add_reply(message.id, self.key("regenerate"))
+        await self._live.finish(message)
+        if finished.unsaved:
+            await self.transcript.query_one("#page").mount(failure(finished.unsaved))
+        self._end_reply()
+        metrics = message.metrics
+        rate = metrics.tokens_per_second if metrics and metrics.completion_tokens >= 8 else 0.0
+        self.update_status(**({"tokens_per_second": rate} if rate else {}))
+        await self.transcript.trim()
+        await self._send_next()
+
+    @on(ReplyCrashed)
+    async def _reply_crashed(self, message: ReplyCrashed) -> None:
+        if message.session is not self.session:
+            return
+        again: Line = (("k", self.key("regenerate")), ("m", " try again"))
+        await self.transcript.query_one("#page").mount(failure(message.sentence, again))
+        self._end_reply()
+        await self._send_next()
+
+    def _end_reply(self) -> None:
+        self.busy, self._cancel, self._live, self._asked = False, None, None, None
+        self.transcript.set_messages(self.session.conversation.messages)
+        self._show_activity()
+        self._show_hint()
+        self.count_soon()
+
+    # ---- actions of a conversation ----
+
+    def stop_reply(self) -> bool:
+        """Stop the reply that runs; False when none does."""
+        if self._cancel is None:
+            return False
+        self._cancel.set()
+        return True
+
+    async def regenerate(self) -> None:
+        """Write the last reply again; the old one stays in the file."""
+        messages = self.session.conversation.messages
+        if self.busy or not messages:
+            self.app.notify("There is no finished reply to write again.", markup=False)
+            return
+        if self.session.engine is None:
+            self.app.notify("No model is loaded yet.", markup=False)
+            return
+        if messages[-1].role is Role.ASSISTANT:
+            for view in self.query(AssistantTurn):
+                if view.message_id == messages[-1].id:
+                    await view.remove()
+        await self.query(".failure").remove()
+        mode, settings = self.mode, self._config.settings(self.mode)
+        self._start(
+            None,
+            lambda cancel: self.session.regenerate(mode=mode, settings=settings, cancel=cancel),
+        )
+
+    async def switch_mode(self, mode: Mode) -> None:
+        """Use the other table of settings from the next reply on."""
+        self.mode = mode
+        self.update_status()
+        settings = self._config.settings(mode)
+        penalty = settings.repetition_penalty or 1.0
+        size = settings.no_repeat_ngram_size or 0
+        what = f"repetition penalty {penalty:g}" if penalty != 1.0 else "no repetition penalty"
+        what += f", repeated {size}-grams blocked" if size else ", no n-gram blocking"
+        if self.session.conversation.messages or self.busy:
+            await self.notice([("k", str(mode)), ("m", f" from the next reply on: {what}")])
+
+    def pressed_twice(self, key: str) -> bool:
+        """Whether `key` was the last one to ask for leaving, within two seconds."""
+        before, moment = self._leaving
+        self._leaving = (key, time.monotonic())
+        return before == key and time.monotonic() - moment < 2.0
+
+    @on(Markdown.LinkClicked)
+    async def _link_clicked(self, event: Markdown.LinkClicked) -> None:
+        event.stop()
+        await self.app.run_action(f"app.link({event.href!r})")

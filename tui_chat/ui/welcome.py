@@ -1,0 +1,75 @@
+"""What an empty chat shows: what is starting, what to type, where the rest is."""
+
+from collections.abc import Callable
+
+from textual.widget import Widget
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from tui_chat import __version__
+from tui_chat.types import LoadProgress
+from tui_chat.ui.ink import InkText, Line, OneLine, Part
+from tui_chat.ui.status_bar import meter_of_progress
+
+STARTERS = ("What can you do?", "How do I load a bigger model?", "How do I copy code over SSH?")
+
+
+def load_lines(progress: LoadProgress) -> list[Line]:
+    """How far the model has come, from the whole line to the short one."""
+    head: list[Part] = [("m", progress.stage)]
+    if progress.fraction is None:
+        return [[*head, ("m", f"  {progress.detail}")], head]
+    bar = meter_of_progress(progress.fraction, 24)
+    return [[*head, "  ", *bar, ("m", f"  {progress.detail}")], [*head, "  ", *bar], head]
+
+
+def widgets(*, model: str, ready: bool, chats: int, key: Callable[[str], str]) -> list[Widget]:
+    """The parts of the empty chat; all go with the first prompt."""
+    starters = OptionList(
+        *(Option(starter) for starter in STARTERS), id="starters", classes="welcome", compact=True
+    )
+    verb = "runs" if ready else "is starting"
+    small: Part = ("m", "  the small model that comes along; it knows this program")
+    state: list[Line] = [[("ok", "ready")]] if ready else [[("m", "starting")]]
+    stored = "none yet" if not chats else f"{chats:,} stored"
+    keys = (key("model"), key("chats"), key("help"))
+    wide = max(map(len, keys)) + 2
+    return [
+        OneLine(
+            [[("you", "▌"), " ", ("hi", "tui-chat")]],
+            [[("m", __version__)]],
+            classes="title wordmark welcome",
+        ),
+        InkText(
+            [f"A language model {verb} inside this program.\nWhat you type stays on this machine."],
+            classes="para welcome",
+        ),
+        OneLine(
+            [[("k", model), small], [("k", model)]] if model == "guide" else [[("k", model)]],
+            classes="para0 welcome",
+        ),
+        OneLine(state, id="load-line", classes="para welcome"),
+        OneLine(
+            [
+                [
+                    ("m", "Type now; it is sent when the model is ready. Or "),
+                    ("k", "Tab"),
+                    ("m", " and pick one:"),
+                ],
+                [("m", "Type now, or pick one with "), ("k", "Tab"), ("m", ":")],
+            ],
+            classes="para0 welcome",
+        ),
+        starters,
+        InkText(
+            [
+                ("k", keys[0].ljust(wide)),
+                ("m", "another model: a folder, or a Hugging Face name\n"),
+                ("k", keys[1].ljust(wide)),
+                ("m", f"your conversations · {stored}\n"),
+                ("k", keys[2].ljust(wide)),
+                ("m", "all keys and commands"),
+            ],
+            classes="para0 welcome",
+        ),
+    ]
