@@ -1,13 +1,20 @@
 """Where our files live, and the three ways they are written: atomic, append, lock."""
 
 import contextlib
+import errno
+import fcntl
+import logging
+import logging.handlers
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 
 _APP = "tui-chat"
+_logger = logging.getLogger(__name__)
 
 
 def _dir(variable: str, default: str) -> Path:
@@ -47,7 +54,9 @@ def config_path() -> Path:
 
 def make_private_dir(path: Path) -> None:
     """Create `path` and its parents, readable by the owner alone where we create it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.exists():  # mkdir(parents=True) would create these with the umask alone
+        make_private_dir(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def atomic_write(path: Path, text: str) -> None:
@@ -79,3 +88,139 @@ def sync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class LockedError(OSError):
+    """Another process, or another part of this one, has the file open for writing."""
+
+
+class AppendLog:
+    """A file of lines that only grows, and that one process at a time may write.
+
+    A line is written by one `write`, so that a crash tears at most the last line; the next line
+    then starts on a new one. Not thread-safe: the caller orders its threads.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        """Open and lock an existing file, or with `create` one that must not exist yet.
+
+        Raises:
+            LockedError: the file is locked.
+            OSError: it cannot be opened, is no regular file, or exists already.
+        """
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        self.path = path
+        self._descriptor = os.open(path, flags, 0o600)
+        try:
+            _require_regular_file(self._descriptor, path)
+            _lock(self._descriptor, path)
+            if create:
+                sync_dir(path.parent)
+            self._size = os.fstat(self._descriptor).st_size
+        except BaseException:
+            os.close(self._descriptor)
+            if create:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            raise
+
+    def append(self, data: bytes, *, durable: bool) -> None:
+        """Write `data`, whole lines; with `durable` it survives a power cut.
+
+        Raises:
+            OSError: nothing of `data` is in the file, unless the disk refused that as well.
+        """
+        start = os.fstat(self._descriptor).st_size
+        if start and os.pread(self._descriptor, 1, start - 1) != b"\n":
+            data = b"\n" + data
+        try:
+            if os.write(self._descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            if durable:
+                _sync_data(self._descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, start)
+            raise
+        self._size = start + len(data)
+
+    def read(self) -> bytes:
+        """All that is in the file, also when its name is gone."""
+        parts = []
+        offset = 0
+        while part := os.pread(self._descriptor, 1 << 24, offset):
+            parts.append(part)
+            offset += len(part)
+        return b"".join(parts)
+
+    def is_in_place(self) -> bool:
+        """Whether `path` still names the file that is open here."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def has_shrunk(self) -> bool:
+        """Whether somebody else took away something that was written or found here."""
+        return os.fstat(self._descriptor).st_size < self._size
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        os.close(self._descriptor)
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """Open a file that may be anything: neither follows a link nor waits on a pipe.
+
+    Raises:
+        OSError: it cannot be opened or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        _require_regular_file(descriptor, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular_file(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(errno.EWOULDBLOCK, "in use elsewhere", str(path)) from error
+    except OSError as error:  # some network file systems have no locks; writing still works there
+        _logger.warning("%s cannot be locked: %s", path, error)
+
+
+def _sync_data(descriptor: int) -> None:
+    if hasattr(os, "fdatasync"):  # not on macOS
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def start_log() -> None:
+    """Send the records of every logger to the log file, which only the owner can read.
+
+    A log that cannot be written is done without.
+    """
+    path = log_path()
+    try:
+        make_private_dir(path.parent)
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=1_000_000, backupCount=1, encoding="utf-8"
+        )
+        path.chmod(0o600)
+    except OSError:
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)

@@ -1,10 +1,58 @@
 """One conversation that is being written: every change goes to its file before it counts."""
 
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tui_chat.files import AppendLog, make_private_dir
+from tui_chat.store.records import MessageTree, Record, encode, header_record, message_record
 from tui_chat.types import Conversation, Message
+
+_logger = logging.getLogger(__name__)
+_CLOSED = "This chat is closed; open it again to continue it."
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your disk quota is used up",
+    errno.EFBIG: "the file may not grow any further",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "its folder or file may not be written",
+    errno.EPERM: "its folder or file may not be written",
+    errno.EIO: "the disk reports an error",
+}
 
 
 class StoreError(Exception):
     """The disk said no; `str()` is one sentence that a user can act on."""
+
+
+def reason_of(error: OSError) -> str:
+    """Why the disk said no, as the end of a sentence."""
+    return _REASONS.get(error.errno or 0, error.strerror or type(error).__name__)
+
+
+def new_id() -> str:
+    """A fresh conversation id: the UTC time for the reader, eight hex digits for uniqueness."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Rename a file; one that is at `target` already gets a number instead of being lost.
+
+    Raises:
+        OSError: `source` is where it was.
+    """
+    number = 1
+    while os.path.lexists(older := target.with_name(f"{target.stem}.{number}{target.suffix}")):
+        number += 1
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(target, older)
+    os.rename(source, target)
 
 
 class ConversationLog:
@@ -14,54 +62,96 @@ class ConversationLog:
     next record and on `close`.
     """
 
+    def __init__(
+        self,
+        tree: MessageTree,
+        *,
+        path: Path | None,
+        file: AppendLog | None = None,
+        read_only_reason: str = "",
+    ) -> None:
+        """A log of `tree` in `path`: the open `file`, or one that the first message creates.
+
+        Without a path the conversation lives in memory alone.
+        """
+        self._lock = threading.RLock()
+        self._tree = tree
+        self._path = path
+        self._file = file
+        self._read_only_reason = read_only_reason
+        self._pending: list[tuple[Record, bool]] = []
+        self._users = 1
+
+    @property
+    def id(self) -> str:
+        """Id of the conversation; it changes only where a foreign file has taken its name."""
+        return self._tree.header.id
+
     @property
     def conversation(self) -> Conversation:
         """The header and the messages of the open branch, root to head."""
-        raise NotImplementedError
+        with self._lock:
+            return self._tree.conversation
 
     @property
     def read_only(self) -> bool:
         """Whether every change raises `StoreError` with `read_only_reason`."""
-        raise NotImplementedError
+        return bool(self._read_only_reason)
 
     @property
     def read_only_reason(self) -> str:
         """One sentence, empty when the conversation can be written."""
-        raise NotImplementedError
+        return self._read_only_reason
 
     @property
     def damaged(self) -> int:
         """Records of the file that could not be read and were skipped."""
-        raise NotImplementedError
+        return self._tree.damaged
 
     @property
     def pending(self) -> int:
         """Records the disk refused, kept in memory for a retry."""
-        raise NotImplementedError
+        return len(self._pending)
 
     def append(self, message: Message) -> None:
-        """Store a finished message as the new head; its `parent_id` says what it follows."""
-        raise NotImplementedError
+        """Store a finished message as the new head; its `parent_id` says what it follows.
+
+        Like every change below, it holds in memory even when it raises `StoreError` for a
+        fault of the disk; a read-only log changes nothing.
+        """
+        self._change(message_record("msg", message), durable=True)
 
     def begin(self, message: Message) -> None:
         """Store that a reply is in progress; without `end` it reads back as interrupted."""
-        raise NotImplementedError
+        self._change(message_record("begin", message))
 
-    def save_partial(self, message_id: str, text: str, reasoning: str = "") -> None:
-        """Store how far a reply has come; `text` and `reasoning` are all there is so far."""
-        raise NotImplementedError
+    def save_partial(self, message_id: str, text_so_far: str, reasoning_so_far: str = "") -> None:
+        """Store how far a reply has come; only what is new since the last call is written.
+
+        Raises:
+            KeyError: no such reply was begun.
+            StoreError: it is not on disk; the next call will write this part as well.
+        """
+        with self._lock:
+            self._require_writable()
+            record = self._tree.part_record(message_id, text_so_far, reasoning_so_far)
+            if record is None:
+                return
+            self._flush()
+            self._write(record, durable=False)
+            self._tree.apply(record)
 
     def end(self, message: Message) -> None:
-        """Store the finished reply, complete, interrupted or failed."""
-        raise NotImplementedError
+        """Store the finished reply: complete, interrupted or failed."""
+        self._change(message_record("end", message), durable=True)
 
     def rename(self, title: str) -> None:
         """Give the conversation a title."""
-        raise NotImplementedError
+        self._change({"t": "title", "title": title}, durable=True)
 
     def set_system_prompt(self, text: str) -> None:
         """Change the system prompt of the conversation."""
-        raise NotImplementedError
+        self._change({"t": "system", "system_prompt": text}, durable=True)
 
     def select(self, message_id: str) -> None:
         """Open the branch that ends with this message.
@@ -69,7 +159,10 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
-        raise NotImplementedError
+        with self._lock:
+            if message_id not in self._tree.messages:
+                raise KeyError(message_id)
+            self._change({"t": "head", "id": message_id})
 
     def siblings(self, message_id: str) -> tuple[Message, ...]:
         """All messages with the same parent, itself included, oldest first.
@@ -77,15 +170,111 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
-        raise NotImplementedError
+        with self._lock:
+            return self._tree.siblings(message_id)
 
     def close(self) -> None:
-        """Write what is pending and let go of the file.
+        """Write what is pending and let go of the file, once nobody here has it open.
 
         Raises:
             StoreError: something could not be saved; the file is closed nevertheless.
         """
-        raise NotImplementedError
+        with self._lock:
+            self._users -= 1
+            if self._users > 0 or self._read_only_reason == _CLOSED:
+                return
+            try:
+                self._flush()
+            finally:
+                self._read_only_reason = _CLOSED
+                if self._file is not None:
+                    self._file.close()
+                    self._file = None
+
+    def share(self) -> bool:
+        """Count one more user, each of whom closes it; False when it is closed already."""
+        with self._lock:
+            if self._read_only_reason == _CLOSED:
+                return False
+            self._users += 1
+            return True
+
+    def move(self, path: Path) -> bool:
+        """Rename the file and follow it; False when this log does not hold it.
+
+        Raises:
+            OSError: it could not be renamed.
+        """
+        with self._lock:
+            if self._file is None or self._path is None or not self._file.is_in_place():
+                return False
+            move_file(self._path, path)
+            self._path = self._file.path = path
+            return True
+
+    def _change(self, record: Record, *, durable: bool = False) -> None:
+        with self._lock:
+            self._require_writable()
+            self._tree.apply(record)
+            starts_file = record["t"] in ("msg", "begin", "end")
+            if self._file is None and not starts_file:
+                return  # the header will say it when there is a file
+            self._pending.append((record, durable))
+            self._flush()
+
+    def _require_writable(self) -> None:
+        if self._read_only_reason:
+            raise StoreError(self._read_only_reason)
+
+    def _flush(self) -> None:
+        while self._pending:
+            record, durable = self._pending[0]
+            self._write(record, durable=durable)
+            del self._pending[0]
+
+    def _write(self, record: Record, *, durable: bool) -> None:
+        """One record to the disk, with whatever has to stand before it there."""
+        if self._path is None:
+            return
+        try:
+            file = self._writable_file(self._path)
+            data = encode(record)
+            if file.has_shrunk():
+                data = b"".join(map(encode, self._tree.records())) + data
+            elif not self._tree.has_header:
+                data = encode(header_record(self._tree.header)) + data
+            file.append(data, durable=durable)
+            self._tree.has_header = True
+        except OSError as error:
+            _logger.warning("conversation %s not saved: %s", self.id, error)
+            raise StoreError(
+                f"The chat is not saved because {reason_of(error)}; it is kept in memory and "
+                "saved as soon as the disk allows."
+            ) from error
+
+    def _writable_file(self, path: Path) -> AppendLog:
+        """The file under its name: made now, or made again where somebody took it away."""
+        if self._file is not None and self._file.is_in_place():
+            return self._file
+        content = b"" if self._file is None else self._file.read()
+        make_private_dir(path.parent)
+        while os.path.lexists(path):
+            path = path.with_name(f"{new_id()}.jsonl")
+        file = AppendLog(path, create=True)
+        try:
+            if content:
+                file.append(content, durable=True)
+        except OSError:
+            file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        if self._file is not None:
+            self._file.close()
+            _logger.warning("the file of %s was taken away; it goes on in %s", self.id, path)
+        self._tree.header = replace(self._tree.header, id=path.stem)
+        self._path, self._file = path, file
+        return file
 
 
 class MemoryLog(ConversationLog):
@@ -99,4 +288,7 @@ class MemoryLog(ConversationLog):
         tokenizer_id: str = "",
         system_prompt: str = "",
     ) -> None:
-        raise NotImplementedError
+        header = Conversation(
+            new_id(), datetime.now(UTC), title, model, tokenizer_id, system_prompt
+        )
+        super().__init__(MessageTree(header), path=None)

@@ -1,17 +1,29 @@
 """The prompts that were sent, across restarts. Losing them is a pity, never an error."""
 
+import json
+import logging
 from pathlib import Path
 
+from tui_chat.files import AppendLog, atomic_write, make_private_dir, open_regular_file
+
 LIMIT = 1000
+_logger = logging.getLogger(__name__)
 
 
 class PromptHistory:
-    """Earlier prompts in the JSONL file at `path`, oldest first in `entries`."""
+    """Earlier prompts in the JSONL file at `path`, oldest first in `entries`.
+
+    Several running programs may share the file; each sees the others' prompts at its next start.
+    """
 
     entries: list[str]
 
     def __init__(self, path: Path) -> None:
-        raise NotImplementedError
+        self._path = path
+        stored = _load(path)
+        self.entries = stored[-LIMIT:]
+        if len(stored) > 2 * LIMIT:
+            self._compact()
 
     def add(self, text: str) -> bool:
         """Remember a prompt; blank ones and a repetition of the last are left out.
@@ -19,12 +31,62 @@ class PromptHistory:
         Returns:
             Whether it is on disk too.
         """
-        raise NotImplementedError
+        if not text.strip() or self.entries[-1:] == [text]:
+            return True
+        self.entries.append(text)
+        del self.entries[:-LIMIT]
+        try:
+            make_private_dir(self._path.parent)
+            try:
+                file = AppendLog(self._path)
+            except FileNotFoundError:
+                file = AppendLog(self._path, create=True)
+            try:
+                file.append(_line(text).encode(), durable=False)
+            finally:
+                file.close()
+        except OSError as error:
+            _logger.warning("a prompt is not in %s: %s", self._path, error)
+            return False
+        return True
 
     def previous(self, prefix: str, position: int | None = None) -> int | None:
         """Index of the newest entry before `position` (None: the end) starting with `prefix`."""
-        raise NotImplementedError
+        end = len(self.entries) if position is None else position
+        return next((i for i in reversed(range(end)) if self.entries[i].startswith(prefix)), None)
 
     def following(self, prefix: str, position: int) -> int | None:
         """Index of the oldest entry after `position` starting with `prefix`; None at the end."""
-        raise NotImplementedError
+        later = range(position + 1, len(self.entries))
+        return next((i for i in later if self.entries[i].startswith(prefix)), None)
+
+    def _compact(self) -> None:
+        try:
+            atomic_write(self._path, "".join(map(_line, self.entries)))
+        except OSError as error:
+            _logger.warning("%s keeps more prompts than it needs: %s", self._path, error)
+
+
+def _line(text: str) -> str:
+    return json.dumps({"prompt": text}, separators=(",", ":")) + "\n"
+
+
+def _load(path: Path) -> list[str]:
+    """The readable prompts of the file; none when there is no such file."""
+    try:
+        with open_regular_file(path) as file:
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        _logger.warning("%s cannot be read: %s", path, error)
+        return []
+    prompts = []
+    for line in data.split(b"\n"):
+        try:
+            record = json.loads(line.strip(b"\x00\r\t "))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("prompt"), str):
+            prompts.append(record["prompt"])
+    return prompts

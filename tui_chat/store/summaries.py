@@ -1,0 +1,111 @@
+"""What a list shows of a conversation, read from its file without parsing all of it."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from tui_chat.files import open_regular_file
+from tui_chat.store.records import DamagedRecord, MessageTree, decode, lines
+from tui_chat.types import Conversation, ConversationSummary, Role
+
+_CHUNK = 1 << 20
+_TITLE_LENGTH = 60
+
+
+def created_at_of(conversation_id: str) -> datetime:
+    """The time that an id begins with; the epoch when it is none."""
+    try:
+        return datetime.strptime(conversation_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
+
+
+def title_from(text: str) -> str:
+    """The first words of a prompt as a title of one line."""
+    words = " ".join(text[: 4 * _TITLE_LENGTH].split())
+    return words if len(words) <= _TITLE_LENGTH else words[: _TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def summarize(path: Path) -> ConversationSummary | None:
+    """The summary of the file at `path`, or None when it holds no message.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_regular_file(path) as file:
+        if summary := _scan(path.stem, file):
+            return summary
+        # Not as we write it: a damaged header, or lines that another program put down.
+        file.seek(0)
+        tree = MessageTree(Conversation(path.stem, created_at_of(path.stem)))
+        tree.load(file.read())
+    return summary_of(tree)
+
+
+def summary_of(tree: MessageTree) -> ConversationSummary | None:
+    """The summary of a loaded conversation, or None when it has no message."""
+    messages = list(tree.messages.values())
+    if not messages:
+        return None
+    first_prompt = next((m.content for m in messages if m.role is Role.USER), "")
+    return ConversationSummary(
+        id=tree.header.id,
+        title=tree.header.title or title_from(first_prompt),
+        created_at=tree.header.created_at,
+        updated_at=messages[-1].created_at,
+        model=next((m.model for m in reversed(messages) if m.model), tree.header.model),
+        message_count=len(messages),
+    )
+
+
+def _scan(conversation_id: str, file: BinaryIO) -> ConversationSummary | None:
+    """The summary from a few records; a byte search finds them, as we write "t" first."""
+    first = file.read(_CHUNK)
+    tree = MessageTree(Conversation(conversation_id, created_at_of(conversation_id)))
+    tree.load(b"\n".join(list(itertools.islice(lines(first), 4))))
+    if not tree.has_header or not tree.messages:
+        return None
+    count = 0
+    found: dict[tuple[str, ...], bytes] = {}
+    for block in _blocks(first, file):
+        count += sum(block.count(_start(kind)) for kind in ("msg", "begin"))
+        for kinds in (("title",), ("begin", "end"), ("msg", "begin", "end")):
+            found[kinds] = _last_line(block, kinds) or found.get(kinds, b"")
+    tree.load(b"\n".join(found.values()))
+    summary = summary_of(tree)
+    return summary and replace(summary, message_count=max(count, summary.message_count))
+
+
+def _blocks(first: bytes, file: BinaryIO) -> Iterator[bytes]:
+    """The file in pieces of whole lines, each line with the newline before it."""
+    parts = [b"\n"]
+    chunk = first
+    while chunk:
+        head, newline, tail = chunk.rpartition(b"\n")
+        if newline:
+            yield b"".join((*parts, head))
+            parts = [b"\n"]
+        parts.append(tail)
+        chunk = file.read(_CHUNK)
+    yield b"".join(parts)
+
+
+def _last_line(block: bytes, kinds: tuple[str, ...]) -> bytes:
+    """The last readable line of these kinds, or nothing."""
+    end = len(block)
+    while (start := max(block.rfind(_start(kind), 0, end) for kind in kinds)) >= 0:
+        line = block[start + 1 : end].partition(b"\n")[0]
+        try:
+            decode(line)
+        except DamagedRecord:
+            end = start
+        else:
+            return line
+    return b""
+
+
+def _start(kind: str) -> bytes:
+    return b'\n{"t":"%s"' % kind.encode()
