@@ -114,7 +114,7 @@ def _shared_flags() -> _Parser:
     group.add_argument(
         "--precision",
         choices=["auto", *map(str, Precision)],
-        help="how to hold the weights; auto takes the first that works of %(choices)s",
+        help="how to hold the weights; auto takes the first of the others that works",
     )
     group.add_argument("--mode", choices=[str(mode) for mode in Mode], help="generation settings")
     group.add_argument(

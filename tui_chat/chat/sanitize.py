@@ -38,7 +38,6 @@ def one_line(text: str, limit: int) -> str:
     line = " ".join(sanitize(text[: limit * 20]).split())
     if len(line) <= limit:
         return line
-    cut = line[: limit - 1]
-    head, space, _ = cut.rpartition(" ")
+    head = line[:limit].rpartition(" ")[0]
     # A single long word, or a text without spaces, is cut anywhere.
-    return (head if space and len(head) > limit // 2 else cut).rstrip() + "…"
+    return (head if len(head) > limit // 2 else line[: limit - 1]).rstrip() + "…"

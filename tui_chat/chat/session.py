@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -93,8 +93,8 @@ class Session:
 
     def reply(
         self, text: str, *, mode: Mode, settings: GenerationSettings, cancel: threading.Event
-    ) -> Iterator[ReplyEvent]:
-        """Save `text` as the user's message, then stream and save the reply.
+    ) -> Generator[ReplyEvent, None, None]:
+        """Save `text` as the user's message, then stream and save the reply, all while iterating.
 
         Yields `ReplyStarted`, `PrefillProgress`, `TextDelta` at most ten times a second, then
         exactly one `ReplyFinished`. A prompt that does not fit yields `ReplyFinished` alone,
@@ -110,7 +110,7 @@ class Session:
 
     def regenerate(
         self, *, mode: Mode, settings: GenerationSettings, cancel: threading.Event
-    ) -> Iterator[ReplyEvent]:
+    ) -> Generator[ReplyEvent, None, None]:
         """Stream another reply to the last prompt; the old one stays in the file as a sibling.
 
         Also answers a last prompt that has no reply yet. With a fixed seed the new reply gets
@@ -168,7 +168,7 @@ class Session:
         mode: Mode,
         settings: GenerationSettings,
         cancel: threading.Event,
-    ) -> Iterator[ReplyEvent]:
+    ) -> Generator[ReplyEvent, None, None]:
         earlier = self.conversation.messages
         untitled = not self.conversation.title
         try:
@@ -187,7 +187,7 @@ class Session:
         mode: Mode,
         settings: GenerationSettings,
         cancel: threading.Event,
-    ) -> Iterator[ReplyEvent]:
+    ) -> Generator[ReplyEvent, None, None]:
         if settings.seed is None:
             settings = replace(settings, seed=secrets.randbelow(2**31))
         reply = Message(
@@ -253,7 +253,7 @@ class _RunningReply:
         messages: Sequence[Message],
         settings: GenerationSettings,
         cancel: threading.Event,
-    ) -> Iterator[ReplyEvent]:
+    ) -> Generator[ReplyEvent, None, None]:
         """Pass the engine's events on, cleaned, paced and saved, up to `ReplyFinished`."""
         finished: GenerationFinished | None = None
         error = "The model stopped without ending the reply; ask again."

@@ -1,0 +1,447 @@
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tui_chat.chat.session import Session, SessionError
+from tui_chat.engine.base import EngineError
+from tui_chat.engine.echo import EchoEngine
+from tui_chat.store.conversations import ConversationStore
+from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
+from tui_chat.types import (
+    EngineEvent,
+    GenerationFinished,
+    GenerationSettings,
+    Message,
+    Mode,
+    PrefillProgress,
+    ReplyEvent,
+    ReplyFinished,
+    ReplyMetrics,
+    ReplyStarted,
+    Role,
+    TextDelta,
+)
+
+SETTINGS = GenerationSettings(max_new_tokens=100)
+
+
+class FakeEngine(EchoEngine):
+    """Streams the events that a test scripts; counts like the scripted engine."""
+
+    def __init__(self, tmp_path: Path, *events: EngineEvent | Exception, window: int = 8192):
+        script = tmp_path / "script.txt"
+        script.write_text("unused", encoding="utf-8")
+        super().__init__(script, context_window=window)
+        self.events = events
+        self.prompts: list[tuple[Message, ...]] = []
+        self.settings: list[GenerationSettings] = []
+        self.at_start: Callable[[], None] = lambda: None
+
+    def stream(
+        self, messages: Sequence[Message], settings: GenerationSettings, cancel: threading.Event
+    ) -> Iterator[EngineEvent]:
+        self.at_start()
+        self.prompts.append(tuple(messages))
+        self.settings.append(settings)
+        for event in self.events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+class FakeClock:
+    """Advances by one step at each look."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 0.0
+        self.step = step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+class FullDiskLog(MemoryLog):
+    """Keeps nothing: every change is refused, as on a full disk."""
+
+    def append(self, message: Message) -> None:
+        raise StoreError("The disk is full.")
+
+    begin = append
+    end = append
+
+    def save_partial(self, message_id: str, text: str, reasoning: str = "") -> None:
+        raise StoreError("The disk is full.")
+
+    def rename(self, title: str) -> None:
+        raise StoreError("The disk is full.")
+
+
+STOPPED = GenerationFinished("stop", ReplyMetrics(completion_tokens=3), (1, 2), (3,))
+
+
+def ask(
+    session: Session, text: str = "hello", settings: GenerationSettings = SETTINGS
+) -> list[ReplyEvent]:
+    return list(session.reply(text, mode=Mode.SPEED, settings=settings, cancel=threading.Event()))
+
+
+def again(session: Session, settings: GenerationSettings = SETTINGS) -> list[ReplyEvent]:
+    return list(session.regenerate(mode=Mode.SPEED, settings=settings, cancel=threading.Event()))
+
+
+def finished(events: Sequence[ReplyEvent]) -> ReplyFinished:
+    assert isinstance(events[-1], ReplyFinished)
+    assert sum(isinstance(event, ReplyFinished) for event in events) == 1
+    return events[-1]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ConversationStore:
+    return ConversationStore(tmp_path / "conversations")
+
+
+@pytest.fixture
+def log(store: ConversationStore) -> Iterator[ConversationLog]:
+    log = store.create()
+    yield log
+    log.close()
+
+
+def reopened(store: ConversationStore, log: ConversationLog) -> tuple[Message, ...]:
+    log.close()
+    again = store.open(log.conversation.id)
+    messages = again.conversation.messages
+    again.close()
+    return messages
+
+
+def test_a_reply_streams_and_is_found_again_on_disk(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    script = tmp_path / "reply.md"
+    script.write_text("Paris is the capital of France.\n", encoding="utf-8")
+    events = ask(Session(EchoEngine(script), log), "What is the capital of France?")
+    started = events[0]
+    assert isinstance(started, ReplyStarted)
+    shown = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert shown == "Paris is the capital of France."
+    reply = finished(events).message
+    assert reply.id == started.message_id
+    assert reply.metrics is not None and reply.token_count == reply.metrics.completion_tokens == 6
+    assert (reply.status, reply.finish_reason, reply.mode) == ("complete", "stop", Mode.SPEED)
+    user, kept = reopened(store, log)
+    assert user.content == "What is the capital of France?"
+    assert kept == reply
+    assert kept.parent_id == user.id
+
+
+def test_the_prompt_is_on_disk_before_the_engine_works(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, STOPPED)
+    on_disk: list[str] = []
+    engine.at_start = lambda: on_disk.append(store.summaries()[0].title)
+    ask(Session(engine, log), "first things first")
+    assert on_disk == ["first things first"]
+
+
+def test_the_title_is_the_first_words_of_the_first_prompt(tmp_path: Path) -> None:
+    log = MemoryLog()
+    session = Session(FakeEngine(tmp_path, TextDelta("ok"), STOPPED), log)
+    ask(session, "Explain\n\x1b[31mattention " + "at length " * 20)
+    title = log.conversation.title
+    assert title.startswith("Explain ␛[31mattention at length")
+    assert len(title) <= 60
+    ask(session, "And another thing")
+    assert log.conversation.title == title
+
+
+def test_a_given_title_is_kept(tmp_path: Path) -> None:
+    log = MemoryLog(title="Mine")
+    ask(Session(FakeEngine(tmp_path, STOPPED), log))
+    assert log.conversation.title == "Mine"
+
+
+def test_the_system_prompt_leads_every_prompt(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED)
+    session = Session(engine, MemoryLog(system_prompt="Be brief."))
+    ask(session, "one")
+    ask(session, "two")
+    assert [(m.role, m.content) for m in engine.prompts[1]] == [
+        (Role.SYSTEM, "Be brief."),
+        (Role.USER, "one"),
+        (Role.ASSISTANT, "ok"),
+        (Role.USER, "two"),
+    ]
+
+
+def test_a_stopped_reply_is_saved_as_interrupted_with_its_text(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    script = tmp_path / "long.txt"
+    script.write_text("word " * 500, encoding="utf-8")
+    cancel = threading.Event()
+    session = Session(EchoEngine(script, rate=200), log)
+    events: list[ReplyEvent] = []
+    for event in session.reply("go", mode=Mode.ACCURACY, settings=SETTINGS, cancel=cancel):
+        events.append(event)
+        if isinstance(event, TextDelta):
+            cancel.set()
+    reply = finished(events).message
+    assert (reply.status, reply.finish_reason) == ("interrupted", "cancelled")
+    assert reply.content.startswith("word")
+    assert reopened(store, log)[-1] == reply
+
+
+def test_a_dropped_iterator_ends_the_reply_as_interrupted(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("first "), TextDelta("second "), STOPPED)
+    events = Session(engine, log).reply(
+        "go", mode=Mode.SPEED, settings=SETTINGS, cancel=threading.Event()
+    )
+    while not isinstance(next(events), TextDelta):
+        pass
+    events.close()
+    reply = reopened(store, log)[-1]
+    assert (reply.status, reply.content) == ("interrupted", "first")
+
+
+def test_an_interrupt_while_the_engine_works_keeps_the_text(tmp_path: Path) -> None:
+    class Interrupted(FakeEngine):
+        def stream(
+            self, messages: Sequence[Message], settings: GenerationSettings, cancel: threading.Event
+        ) -> Iterator[EngineEvent]:
+            yield TextDelta("half")
+            raise KeyboardInterrupt
+
+    log = MemoryLog()
+    with pytest.raises(KeyboardInterrupt):
+        ask(Session(Interrupted(tmp_path), log))
+    reply = log.conversation.messages[-1]
+    assert (reply.status, reply.content) == ("interrupted", "half")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (EngineError("The GPU is out of memory; start a new chat."), "out of memory"),
+        (ValueError("secret details"), "ValueError"),
+    ],
+)
+def test_an_engine_that_raises_gives_a_failed_reply_with_its_text(
+    tmp_path: Path, fault: Exception, words: str
+) -> None:
+    log = MemoryLog()
+    end = finished(ask(Session(FakeEngine(tmp_path, TextDelta("half "), fault), log)))
+    assert end.finish_reason == "error"
+    assert end.message.status == "failed"
+    assert end.message.content == "half"
+    assert words in end.message.error and "secret" not in end.message.error
+    assert log.conversation.messages[-1] == end.message
+
+
+def test_an_error_that_the_engine_reports_is_kept_with_the_reply(tmp_path: Path) -> None:
+    error = GenerationFinished("error", ReplyMetrics(), error="The logits are not numbers.")
+    end = finished(ask(Session(FakeEngine(tmp_path, TextDelta("half"), error), MemoryLog())))
+    assert (end.message.status, end.message.error) == ("failed", "The logits are not numbers.")
+
+
+def test_an_engine_that_ends_without_a_word_gives_a_failed_reply(tmp_path: Path) -> None:
+    end = finished(ask(Session(FakeEngine(tmp_path), MemoryLog())))
+    assert end.message.status == "failed"
+    assert end.message.error
+
+
+def test_a_prompt_that_is_too_long_fails_with_a_sentence_and_harms_no_later_one(
+    tmp_path: Path,
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED, window=100)
+    log = MemoryLog()
+    session = Session(engine, log)
+    ask(session, "hello")
+    events = ask(session, "word " * 300)
+    assert len(events) == 1
+    end = finished(events)
+    assert end.message.status == "failed"
+    assert "100" in end.message.error
+    assert not end.message.content
+    ask(session, "short again")
+    assert [m.content for m in engine.prompts[-1]] == ["hello", "ok", "short again"]
+
+
+def test_an_interrupted_reply_is_part_of_the_next_prompt(tmp_path: Path) -> None:
+    cancelled = GenerationFinished("cancelled", ReplyMetrics())
+    engine = FakeEngine(tmp_path, TextDelta("half"), cancelled)
+    session = Session(engine, MemoryLog())
+    ask(session, "one")
+    ask(session, "two")
+    assert [m.content for m in engine.prompts[-1]] == ["one", "half", "two"]
+
+
+def test_regenerating_writes_a_sibling_and_leaves_the_old_reply_in_the_file(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("one"), STOPPED)
+    session = Session(engine, log)
+    first = finished(ask(session)).message
+    engine.events = (TextDelta("two"), STOPPED)
+    second = finished(again(session)).message
+    assert second.parent_id == first.parent_id
+    assert engine.prompts[1] == engine.prompts[0]
+    assert [m.content for m in reopened(store, log)] == ["hello", "two"]
+    assert [m.content for m in log.siblings(second.id)] == ["one", "two"]
+
+
+def test_regenerating_answers_a_prompt_that_has_no_reply_yet(tmp_path: Path) -> None:
+    log = MemoryLog()
+    engine = FakeEngine(tmp_path, TextDelta("there"), STOPPED)
+    session = Session(engine, log)
+    finished(ask(session))
+    user = log.conversation.messages[0]
+    lone = MemoryLog()
+    lone.append(user)
+    assert finished(again(Session(engine, lone))).message.content == "there"
+
+
+def test_regenerating_with_a_fixed_seed_takes_the_next_one(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("one"), STOPPED)
+    session = Session(engine, MemoryLog())
+    seeded = replace(SETTINGS, seed=7)
+    seeds = [finished(events).message.seed for events in (ask(session, settings=seeded),)]
+    seeds += [finished(again(session, seeded)).message.seed for _ in range(2)]
+    assert seeds == [7, 8, 9]
+
+
+def test_the_seed_of_every_reply_is_stored_and_was_the_one_used(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("one"), STOPPED)
+    reply = finished(ask(Session(engine, MemoryLog()))).message
+    assert reply.seed is not None
+    assert engine.settings[0].seed == reply.seed
+
+
+def test_nothing_can_be_regenerated_before_something_was_asked(tmp_path: Path) -> None:
+    with pytest.raises(SessionError):
+        again(Session(FakeEngine(tmp_path, STOPPED), MemoryLog()))
+
+
+def test_a_session_without_an_engine_refuses_and_stores_nothing() -> None:
+    log = MemoryLog()
+    session = Session(None, log)
+    with pytest.raises(SessionError):
+        session.reply("hi", mode=Mode.SPEED, settings=SETTINGS, cancel=threading.Event())
+    assert log.conversation.messages == ()
+    assert session.plan("hi") is None
+
+
+def test_a_full_disk_loses_no_text_and_is_reported(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("all of it"), STOPPED)
+    end = finished(ask(Session(engine, FullDiskLog(), clock=FakeClock(1.5))))
+    assert end.message.content == "all of it"
+    assert end.message.status == "complete"
+    assert end.unsaved == "The disk is full."
+
+
+def test_running_text_is_written_down_while_it_arrives(tmp_path: Path) -> None:
+    class WatchedLog(MemoryLog):
+        saved: list[str]
+
+        def save_partial(self, message_id: str, text: str, reasoning: str = "") -> None:
+            self.saved.append(text)
+            super().save_partial(message_id, text, reasoning)
+
+    log = WatchedLog()
+    log.saved = []
+    words = [TextDelta(f"w{number} ") for number in range(20)]
+    # Two looks at the clock for each delta: a delta every half second.
+    ask(Session(FakeEngine(tmp_path, *words, STOPPED), log, clock=FakeClock(0.25)))
+    assert len(log.saved) >= 5
+    assert log.saved == sorted(log.saved, key=len)
+
+
+def test_reasoning_stays_apart_from_the_reply(tmp_path: Path) -> None:
+    deltas = (TextDelta("hmm", "reasoning"), TextDelta("42"))
+    events = ask(Session(FakeEngine(tmp_path, *deltas, STOPPED), MemoryLog()))
+    reply = finished(events).message
+    assert (reply.reasoning, reply.content) == ("hmm", "42")
+    assert [e.kind for e in events if isinstance(e, TextDelta)] == ["reasoning", "content"]
+
+
+def test_events_come_in_order_and_carry_what_the_engine_reports(tmp_path: Path) -> None:
+    progress = PrefillProgress(5, 10)
+    delta = TextDelta("hi<|im_end|>", completion_tokens=2, decode_seconds=0.5)
+    events = ask(Session(FakeEngine(tmp_path, progress, delta, STOPPED), MemoryLog()))
+    assert [type(event) for event in events] == [
+        ReplyStarted,
+        PrefillProgress,
+        TextDelta,
+        ReplyFinished,
+    ]
+    assert events[2] == TextDelta("hi", "content", 2, 0.5)
+    end = finished(events)
+    assert (end.message.content, end.prompt_ids, end.new_ids) == ("hi", (1, 2), (3,))
+
+
+def test_the_meter_counts_what_would_be_sent(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED)
+    session = Session(engine, MemoryLog(system_prompt="Be brief."), reserved_tokens=100)
+    ask(session, "one two three")
+    plan = session.plan("and a draft")
+    assert plan is not None
+    assert [m.content for m in plan.kept] == ["Be brief.", "one two three", "ok", "and a draft"]
+    assert plan.prompt_tokens == engine.count_tokens(plan.kept)
+    started = ask(session, "and a draft")[0]
+    assert isinstance(started, ReplyStarted)
+    assert started.plan.prompt_tokens == plan.prompt_tokens
+    assert plan.reserved_tokens == 100
+
+
+def test_the_meter_shows_a_draft_that_is_too_long_as_over_the_room(tmp_path: Path) -> None:
+    session = Session(FakeEngine(tmp_path, window=100), MemoryLog())
+    plan = session.plan("word " * 500)
+    assert plan is not None
+    assert plan.prompt_tokens > plan.context_window - plan.reserved_tokens
+
+
+def test_the_meter_of_an_empty_conversation_counts_nothing(tmp_path: Path) -> None:
+    plan = Session(FakeEngine(tmp_path), MemoryLog()).plan()
+    assert plan is not None
+    assert (plan.prompt_tokens, plan.kept) == (0, ())
+
+
+def test_dropped_turns_are_said_and_stay_the_same_for_some_turns(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("ten words of an answer " * 4), STOPPED, window=400)
+    session = Session(engine, MemoryLog(), reserved_tokens=50)
+    oldest: list[str] = []
+    for number in range(40):
+        started = ask(session, f"question {number}")[0]
+        assert isinstance(started, ReplyStarted)
+        assert started.plan.prompt_tokens <= 350
+        oldest.append(started.plan.kept[0].id)
+    assert started.plan.dropped
+    # The start of the prompt moves rarely, so that the engine can reuse its cache.
+    assert len(set(oldest)) < 15
+
+
+def test_another_engine_takes_over_and_plans_for_its_own_window(tmp_path: Path) -> None:
+    small = FakeEngine(tmp_path, TextDelta("word " * 30), STOPPED, window=160)
+    session = Session(small, MemoryLog())
+    for number in range(8):
+        started = ask(session, f"question {number}")[0]
+    assert isinstance(started, ReplyStarted) and started.plan.dropped
+    session.engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED)
+    started = ask(session, "and now")[0]
+    assert isinstance(started, ReplyStarted)
+    assert started.plan.dropped == ()
+    assert len(started.plan.kept) == 17
+
+
+def test_a_reply_never_exceeds_the_window(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, STOPPED, window=100)
+    events = ask(Session(engine, MemoryLog()), settings=replace(SETTINGS, max_new_tokens=5000))
+    assert isinstance(events[0], ReplyStarted)
+    assert engine.settings[0].max_new_tokens == 100 - events[0].plan.prompt_tokens
