@@ -1,0 +1,173 @@
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import CONFIGS, tiny_model
+from transformers import DynamicCache
+
+from tui_chat.engine.attention import PACKED
+from tui_chat.engine.decode import ForwardPass, KVCache, decode, is_looping, prefill
+from tui_chat.engine.sampling import Sampler, SamplingSettings
+
+pytestmark = pytest.mark.engine
+
+PROMPT = [(7 * i) % 300 + 3 for i in range(40)]
+
+
+def never() -> bool:
+    return False
+
+
+def all_words(token_id: int) -> bool:
+    return False
+
+
+def drain(steps: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
+    """What a generator yields and what it returns."""
+    yielded = []
+    while True:
+        try:
+            yielded.append(next(steps))
+        except StopIteration as end:
+            return yielded, end.value
+
+
+def new_cache(forward: ForwardPass) -> KVCache:
+    return KVCache(DynamicCache(config=forward.model.config))
+
+
+def generate(
+    forward: ForwardPass,
+    cache: KVCache,
+    *,
+    end_ids: frozenset[int] = frozenset(),
+    max_new_tokens: int = 20,
+    is_cancelled: Callable[[], bool] = never,
+) -> tuple[list[int], str]:
+    _, logits = drain(prefill(forward, PROMPT, cache, never))
+    sampler = Sampler(SamplingSettings(), "cpu", all_words)
+    return drain(
+        decode(
+            forward,
+            logits,
+            cache,
+            sampler,
+            end_ids=end_ids,
+            max_new_tokens=max_new_tokens,
+            is_wordless=all_words,
+            is_cancelled=is_cancelled,
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_greedy_ids_are_those_of_generate(kind: str) -> None:
+    plain = tiny_model(kind)
+    expected = plain.generate(torch.tensor([PROMPT]), max_new_tokens=20, do_sample=False)
+    forward = ForwardPass(tiny_model(kind))
+
+    ids, reason = generate(forward, new_cache(forward))
+
+    assert ids == expected[0, len(PROMPT) :].tolist()
+    assert reason == "length"
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_prefill_in_chunks_gives_the_logits_of_one_pass(kind: str) -> None:
+    forward = ForwardPass(tiny_model(kind))
+    _, whole = drain(prefill(forward, PROMPT, new_cache(forward), never))
+
+    forward.chunk = 7
+    progress, chunked = drain(prefill(forward, PROMPT, new_cache(forward), never))
+
+    torch.testing.assert_close(chunked, whole, atol=2e-4, rtol=2e-4)
+    assert [step.done for step in progress] == [0, 7, 14, 21, 28, 35, 40]
+    assert {step.total for step in progress} == {40}
+
+
+def test_cancel_between_chunks_keeps_what_was_read() -> None:
+    forward = ForwardPass(tiny_model())
+    forward.chunk = 10
+    cache = new_cache(forward)
+    steps = prefill(forward, PROMPT, cache, lambda: len(cache.token_ids) >= 20)
+
+    _, logits = drain(steps)
+
+    assert logits is None
+    assert cache.token_ids == PROMPT[:20]
+    assert cache.past_key_values.get_seq_length() == 20
+
+
+def test_every_end_id_ends_the_reply_and_is_yielded() -> None:
+    forward = ForwardPass(tiny_model())
+    ids, _ = generate(forward, new_cache(forward))
+
+    for end in (ids[3], ids[7]):
+        cut, reason = generate(forward, new_cache(forward), end_ids=frozenset({399, end}))
+        assert (cut, reason) == (ids[: ids.index(end) + 1], "stop")
+
+
+def test_cancelled_decode_stops_within_one_token_and_the_cache_is_exact() -> None:
+    forward = ForwardPass(tiny_model())
+    cache = new_cache(forward)
+
+    ids, reason = generate(forward, cache, is_cancelled=lambda: len(cache.token_ids) >= 44)
+
+    assert reason == "cancelled"
+    assert len(ids) == 4
+    assert cache.token_ids == PROMPT + ids
+    assert cache.past_key_values.get_seq_length() == 44
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mixtral"])
+def test_grouped_queries_are_packed_on_the_cpu(kind: str) -> None:
+    assert ForwardPass(tiny_model(kind)).model.config._attn_implementation == PACKED
+
+
+def test_models_without_grouped_queries_keep_their_attention() -> None:
+    assert ForwardPass(tiny_model("gpt_neox")).model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_onednn_is_off_for_single_bfloat16_rows_alone_and_on_again_after(fails: bool) -> None:
+    model = tiny_model(dtype=torch.bfloat16)
+    forward = ForwardPass(model)
+    cache = new_cache(forward)
+    seen: list[tuple[int, bool]] = []
+
+    def note(module: Any, args: Any, output: Any) -> None:
+        seen.append((args[0].shape[1], torch._C._get_mkldnn_enabled()))
+        if fails and args[0].shape[1] == 1:
+            raise RuntimeError("planted")
+
+    model.model.layers[0].mlp.register_forward_hook(note)
+    forward([1, 2, 3], cache)
+    try:
+        forward([4], cache)
+    except RuntimeError:
+        assert fails
+    assert torch._C._get_mkldnn_enabled()
+    assert cache.is_intact is not fails
+    assert seen == [(3, True), (1, False)]
+
+
+@pytest.mark.parametrize("period", [1, 2, 7, 92, 128])
+def test_exact_repetition_of_the_tail_is_a_loop(period: int) -> None:
+    copies = max(4, -(-48 // period))
+    ids = [900, 901, *(list(range(period)) * copies)]
+
+    assert is_looping(ids, all_words)
+    assert not is_looping([*ids[:-1], 902], all_words)
+    assert not is_looping(ids[: -max(period, 48) + 1], all_words)
+
+
+def test_long_rules_of_signs_are_no_loop() -> None:
+    assert not is_looping([1, 2] * 60, lambda token: True)
+    assert is_looping([1, 2] * 100, lambda token: True)
+
+
+def test_lines_that_differ_a_little_are_no_loop() -> None:
+    ids = [token for row in range(40) for token in (1, 2, 100 + row, 3)]
+
+    assert not any(is_looping(ids[:end], all_words) for end in range(len(ids)))
