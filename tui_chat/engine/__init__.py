@@ -1,0 +1,78 @@
+"""Messages in, reply events out; the only floor that knows torch.
+
+Importing this package loads neither torch nor transformers: `open_engine` does, when asked.
+"""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+from tui_chat.engine.base import Engine, LoadCancelled, OnProgress
+from tui_chat.types import LoadProgress, ModelSpec
+
+ECHO = "echo:"
+
+# huggingface_hub and tokenizers read these once, when they are first imported.
+for _name, _value in (
+    ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+    ("HF_HUB_DISABLE_TELEMETRY", "1"),
+    ("TOKENIZERS_PARALLELISM", "true"),
+):
+    os.environ.setdefault(_name, _value)
+
+
+def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Event) -> Engine:
+    """Open the engine for `spec.model`; the one place that imports torch.
+
+    Args:
+        spec: `echo:PATH`, `guide`, a folder, or a hub name; and how to open it.
+        on_progress: called from this thread (from others during a download), often.
+        cancel: when set, the load ends at the next weight or the next stage.
+
+    Raises:
+        LoadError: one sentence that says what is wrong and what to do.
+        LoadCancelled: `cancel` was set.
+    """
+    if spec.model.startswith(ECHO):
+        from tui_chat.engine.echo import EchoEngine
+
+        path = Path(spec.model.removeprefix(ECHO)).expanduser()
+        return EchoEngine(path, spec.echo_rate, spec.context_window)
+
+    from tui_chat.engine import hub
+    from tui_chat.engine.checkpoint import read_checkpoint
+
+    folder = hub.resolve_model(spec, on_progress, cancel)
+    read_checkpoint(folder)  # a refused folder is told before the seconds that torch takes
+    name = hub.short_name(spec.model)
+
+    def stage(text: str) -> None:
+        if cancel.is_set():
+            raise LoadCancelled(f"Loading {name} was cancelled.")
+        on_progress(LoadProgress(text))
+
+    _keep_libraries_quiet()
+    stage("importing torch")
+    import torch  # noqa: F401
+
+    stage("importing transformers")
+    from tui_chat.engine.loader import load_model
+    from tui_chat.engine.local import LocalEngine
+
+    stage("looking at the hardware")
+    return LocalEngine(load_model(folder, spec, on_progress, cancel, name=name))
+
+
+def _keep_libraries_quiet() -> None:
+    """Nothing may be printed while the screen is up; records still reach the log file."""
+    import tqdm
+
+    # tqdm would make a multiprocessing lock, which fails while Textual holds stderr.
+    tqdm.tqdm.set_lock(threading.RLock())
+    logging.captureWarnings(True)
+    for name in ("transformers", "huggingface_hub", "accelerate", "bitsandbytes", "torch"):
+        logger = logging.getLogger(name)
+        logger.addHandler(logging.NullHandler())
+        if name == "bitsandbytes":  # one warning per 8-bit product and token
+            logger.setLevel(logging.ERROR)

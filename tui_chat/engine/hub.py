@@ -1,0 +1,264 @@
+"""From the name of a model to a folder: built in, local, in the hub's cache, or downloaded."""
+
+import contextlib
+import errno
+import importlib.resources
+import re
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import constants
+
+from tui_chat.engine.base import EngineError, LoadCancelled, LoadError, OnProgress
+from tui_chat.engine.checkpoint import as_gigabytes, is_complete, read_checkpoint
+from tui_chat.engine.faults import causes, first_line
+from tui_chat.types import LoadProgress, ModelSpec
+
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+_REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
+_SPARE_BYTES = 200_000_000
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NETWORK_FAULTS = {"ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError"}
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model that can be loaded without the network."""
+
+    name: str
+    """What `--model` takes."""
+    path: Path
+    size_bytes: int
+    """Bytes of its weights."""
+    source: Literal["built in", "cached"]
+
+
+def guide_folder() -> Path:
+    """The folder of the built-in model."""
+    return Path(str(importlib.resources.files("tui_chat"))) / "guide" / "model"
+
+
+def default_cache_dir() -> Path:
+    """The hub cache of this user."""
+    return Path(constants.HF_HUB_CACHE)
+
+
+def short_name(model: str) -> str:
+    """What the screen calls `model`: "guide", a folder's own name, a hub name's last part."""
+    return Path(model).expanduser().resolve().name if _is_path(model) else model.split("/")[-1]
+
+
+def resolve_model(
+    spec: ModelSpec,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    cache_dir: Path | None = None,
+) -> Path:
+    """The folder that holds `spec.model`, downloaded first if it is nowhere on this machine.
+
+    Raises:
+        LoadError: there is no such folder or model, or it cannot be downloaded.
+        LoadCancelled: `cancel` was set during the download.
+    """
+    if spec.model == "guide":
+        folder = guide_folder()
+        if not (folder / "config.json").is_file():
+            raise LoadError("The built-in model is missing here; install tui-chat again.")
+        return folder
+    if _is_path(spec.model):
+        return _local_folder(Path(spec.model).expanduser())
+    if not _HUB_NAME.fullmatch(spec.model) or ".." in spec.model:
+        raise LoadError(
+            f"{spec.model!r} is neither a folder nor the name of a model such as Qwen/Qwen3-0.6B."
+        )
+    if spec.revision and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
+        raise LoadError(f"{spec.revision!r} is not the name of a revision.")
+    cache_dir = cache_dir or default_cache_dir()
+    if folder_in_cache := cached_snapshot(spec.model, spec.revision, cache_dir):
+        return folder_in_cache
+    return _download(spec.model, spec.revision, cache_dir, on_progress, cancel)
+
+
+def _is_path(model: str) -> bool:
+    if model == "guide":
+        return False
+    looks = model.startswith((".", "/", "~")) or model.endswith("/") or "\\" in model
+    return looks or model.count("/") > 1 or Path(model).exists()
+
+
+def _local_folder(folder: Path) -> Path:
+    if folder.is_file():
+        raise LoadError(
+            f"{folder} is a file; tui-chat loads a folder with config.json and safetensors weights."
+        )
+    if not folder.is_dir():
+        raise LoadError(f"No such folder: {folder}")
+    if not (folder / "config.json").is_file():
+        raise LoadError(f"{folder} is not a model folder: it has no config.json.")
+    return folder
+
+
+def cached_snapshot(name: str, revision: str | None, cache_dir: Path) -> Path | None:
+    """The complete snapshot of a hub model in the cache, or None."""
+    base = cache_dir / f"models--{name.replace('/', '--')}"
+    commit = revision or "main"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        commit = (base / "refs" / commit).read_text("utf-8").strip()
+    folder = base / "snapshots" / commit
+    return folder if is_complete(folder) else None
+
+
+def installed_models(cache_dir: Path | None = None) -> tuple[InstalledModel, ...]:
+    """The built-in model and the complete chat models in the hub's cache, by name."""
+    cache_dir = cache_dir or default_cache_dir()
+    found: list[InstalledModel] = []
+    candidates: list[tuple[str, Path, Literal["built in", "cached"]]] = []
+    if is_complete(guide_folder()):
+        candidates.append(("guide", guide_folder(), "built in"))
+    for folder in sorted(cache_dir.glob("models--*")):
+        name = folder.name.removeprefix("models--").replace("--", "/", 1)
+        snapshot = cached_snapshot(name, None, cache_dir)
+        if snapshot is not None:
+            candidates.append((name, snapshot, "cached"))
+    for name, path, source in candidates:
+        with contextlib.suppress(LoadError):  # what would be refused is not offered
+            found.append(InstalledModel(name, path, read_checkpoint(path).weights_bytes, source))
+    return tuple(found)
+
+
+def _download(
+    name: str,
+    revision: str | None,
+    cache_dir: Path,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+) -> Path:
+    if constants.is_offline_mode():
+        raise LoadError(
+            f"{name} is not on this machine and HF_HUB_OFFLINE is set; unset it to download."
+        )
+    on_progress(LoadProgress("asking the hub", detail=name))
+    try:
+        return _fetch(name, revision, cache_dir, on_progress, cancel)
+    except EngineError:
+        raise
+    except Exception as error:
+        if cancel.is_set():
+            raise LoadCancelled(f"The download of {name} was cancelled.") from None
+        raise LoadError(download_failure(error, name, revision)) from error
+
+
+def _fetch(
+    name: str,
+    revision: str | None,
+    cache_dir: Path,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+) -> Path:
+    # Deferred: half a second of imports that a model on this machine never needs.
+    from huggingface_hub import snapshot_download
+    from tqdm.std import tqdm
+
+    place: dict[str, Any] = {"cache_dir": cache_dir, "allow_patterns": _PATTERNS}
+    files = snapshot_download(name, revision=revision, dry_run=True, **place)
+    needed = sum(file.file_size or 0 for file in files if file.will_download)
+    if not any(file.filename.endswith(".safetensors") for file in files):
+        raise LoadError(f"{name} has no safetensors weights; choose another model.")
+    _check_disk(cache_dir, name, needed)
+    report = _ByteProgress(on_progress, name, needed)
+
+    class Bar(tqdm):  # type: ignore[misc]
+        """Reports bytes instead of drawing; raises from the download's threads on cancel."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            self.bytes = kwargs.get("unit") == "B"
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.n = kwargs.get("initial") or 0
+            self.total = kwargs.get("total") or 0
+
+        def update(self, n: float | None = 1) -> None:
+            if cancel.is_set():
+                raise LoadCancelled(f"The download of {name} was cancelled.")
+            self.n += n or 0
+            if self.bytes:
+                report(self.n)
+
+    folder = snapshot_download(name, revision=revision, tqdm_class=Bar, **place)
+    return Path(folder)
+
+
+class _ByteProgress:
+    """Passes the bytes of a download on, ten times a second at most."""
+
+    def __init__(self, on_progress: OnProgress, name: str, needed: int) -> None:
+        self._on_progress = on_progress
+        self._name = name
+        self._needed = needed
+        self._done = 0
+        self._next = 0.0
+
+    def __call__(self, done: float) -> None:
+        self._done = max(self._done, min(int(done), self._needed))
+        now = time.monotonic()
+        if now < self._next or not self._needed:
+            return
+        self._next = now + 0.1
+        detail = f"{self._name}: {as_gigabytes(self._done)} of {as_gigabytes(self._needed)}"
+        self._on_progress(LoadProgress("downloading", self._done / self._needed, detail))
+
+
+def _check_disk(cache_dir: Path, name: str, needed: int) -> None:
+    place = cache_dir
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed + _SPARE_BYTES > free:
+        raise LoadError(
+            f"{name} needs {as_gigabytes(needed)} of disk but only {as_gigabytes(free)} is free"
+            f" in {cache_dir}; free some space or set HF_HOME to another disk."
+        )
+
+
+def download_failure(error: BaseException, name: str, revision: str | None = None) -> str:
+    """One sentence for what went wrong in a download, found in `error` or what caused it."""
+    chain = list(causes(error))
+    kinds = {kind.__name__ for item in chain for kind in type(item).__mro__}
+    status = max((_http_status(item) for item in chain), default=0)
+    if "GatedRepoError" in kinds:
+        return (
+            f"{name} is gated: accept its licence at https://huggingface.co/{name},"
+            " then run `hf auth login`."
+        )
+    if "RevisionNotFoundError" in kinds:
+        return f"{name} has no revision {revision or 'main'!r}; check --revision."
+    if "RepositoryNotFoundError" in kinds:
+        return (
+            f"There is no model {name} on the hub, or it is private: check the name,"
+            " or run `hf auth login`."
+        )
+    if any(isinstance(item, OSError) and item.errno in _DISK_FULL for item in chain):
+        return f"The disk is full, so {name} could not be downloaded; free some space."
+    if any(isinstance(item, PermissionError) for item in chain):
+        return f"The hub's cache cannot be written ({default_cache_dir()}); check its permissions."
+    if status == 429:
+        return f"The hub refuses more requests for now; try {name} again in some minutes."
+    if status >= 500:
+        return f"The hub has a fault of its own (HTTP {status}); try {name} again later."
+    if "JSONDecodeError" in kinds:
+        return "The network answered with a web page instead of the hub; log in to the network."
+    if "OfflineModeIsEnabled" in kinds:
+        return f"{name} is not on this machine and HF_HUB_OFFLINE is set; unset it to download."
+    if kinds & _NETWORK_FAULTS:
+        return f"{name} is not on this machine and the hub cannot be reached; check the network."
+    return f"{name} could not be downloaded ({first_line(error)})."
+
+
+def _http_status(error: BaseException) -> int:
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status if isinstance(status, int) else 0
