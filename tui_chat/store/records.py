@@ -210,9 +210,10 @@ class MessageTree:
                 prompt = _required_text(record, "system_prompt")
                 self.header = replace(self.header, system_prompt=prompt)
             case "head":
-                if record.get("id") not in self.messages:
+                message_id = _required_text(record, "id")
+                if message_id not in self.messages:
                     raise DamagedRecord
-                self._set_head(record["id"])
+                self._set_head(message_id)
 
     def records(self) -> Iterator[Record]:
         """Records that read back as this tree."""

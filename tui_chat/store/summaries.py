@@ -1,6 +1,7 @@
 """What a list shows of a conversation, read from its file without parsing all of it."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from tui_chat.types import Conversation, ConversationSummary, Role
 
 _CHUNK = 1 << 20
 _TITLE_LENGTH = 60
+_MESSAGE_LINE = re.compile(rb'\n\{"t":"(?:msg|begin)"[^\n]*\}(?![^\n])')
 
 
 def created_at_of(conversation_id: str) -> datetime:
@@ -71,7 +73,7 @@ def _scan(conversation_id: str, file: BinaryIO) -> ConversationSummary | None:
     count = 0
     found: dict[tuple[str, ...], bytes] = {}
     for block in _blocks(first, file):
-        count += sum(block.count(_start(kind)) for kind in ("msg", "begin"))
+        count += sum(1 for _ in _MESSAGE_LINE.finditer(block))
         for kinds in (("title",), ("begin", "end"), ("msg", "begin", "end")):
             found[kinds] = _last_line(block, kinds) or found.get(kinds, b"")
     tree.load(b"\n".join(found.values()))
