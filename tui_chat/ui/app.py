@@ -117,6 +117,7 @@ class TuiChat(App[int], inherit_bindings=False):
             config=self.loaded.config,
             history=self.history,
             stored_chats=self._count_chats,
+            model_name=model_name(self.spec),
         )
         await self.push_screen(self.chat)
         self._catch_signals()
@@ -216,8 +217,7 @@ class TuiChat(App[int], inherit_bindings=False):
         old, self.engine = self.engine, None
         self.chat.session.engine = None
         self.spec = spec
-        name = Path(spec.model).name or spec.model
-        self.chat.update_status(model=name, rung="loading", memory=None)
+        self.chat.update_status(model=model_name(spec), rung="loading", memory=None)
 
         def job(cancel: threading.Event) -> None:
             def report(progress: LoadProgress) -> None:
@@ -303,6 +303,11 @@ class TuiChat(App[int], inherit_bindings=False):
                 save_setting(self.loaded, "theme", theme)
             except ConfigError as error:
                 self.notify(str(error), severity="warning", markup=False)
+
+
+def model_name(spec: ModelSpec) -> str:
+    """A short name for a model that is not loaded yet."""
+    return Path(spec.model).name or spec.model
 
 
 def _rung_lines(engine: Engine) -> list[Line]:

@@ -68,6 +68,7 @@ class ChatScreen(Screen[None]):
         config: Config,
         history: PromptHistory,
         stored_chats: Callable[[], int],
+        model_name: str,
     ) -> None:
         super().__init__()
         self.session = session
@@ -79,6 +80,7 @@ class ChatScreen(Screen[None]):
         self._config = config
         self._history = history
         self._stored_chats = stored_chats
+        self._model_name = model_name
         self._cancel: Event | None = None
         self._queue: list[tuple[str, UserTurn]] = []
         self._asked: UserTurn | None = None
@@ -157,10 +159,12 @@ class ChatScreen(Screen[None]):
     async def model_ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""
         self.load_progress = None
-        if lines := self.query("#load-line"):
-            lines.first(OneLine).show([[("ok", "ready")]])
+        fresh = bool(self.query("#load-line"))
+        if fresh:
+            self.query_one("#load-line", OneLine).show([[("ok", "ready")]])
+            self.query_one("#type-line", OneLine).show(welcome.type_lines(True))
         for note in notes:
-            await self.transcript.add_notice(note)
+            await self.transcript.add_notice(note, classes="welcome" if fresh else "")
         self._show_activity()
         self.update_status(tokens_per_second=0.0)
         self.count_soon()
@@ -192,7 +196,7 @@ class ChatScreen(Screen[None]):
         else:
             await self.transcript.show_welcome(
                 *welcome.widgets(
-                    model=self.query_one(StatusBar).status.model,
+                    model=self.query_one(StatusBar).status.model or self._model_name,
                     ready=session.engine is not None,
                     chats=self._stored_chats(),
                     key=self.key,
@@ -216,6 +220,8 @@ class ChatScreen(Screen[None]):
         self.transcript.follow()
 
     def _show_activity(self) -> None:
+        if self.busy:
+            return
         below = not self.transcript.at_end
         self.query_one(Activity).show_idle(below, self.key("follow"))
 
@@ -411,7 +417,7 @@ class ChatScreen(Screen[None]):
     def _end_reply(self) -> None:
         self.busy, self._cancel, self._live, self._asked = False, None, None, None
         self.transcript.set_messages(self.session.conversation.messages)
-        self._show_activity()
+        self.call_after_refresh(self._show_activity)
         self._show_hint()
         self.count_soon()
 

@@ -81,9 +81,9 @@ class Transcript(VerticalScroll, can_focus=False):
         await self._page.mount(view, before=waiting.first() if waiting else None)
         return view
 
-    async def add_notice(self, line: Line) -> None:
-        """Show one muted line of news at the end."""
-        await self._page.mount(OneLine([line], classes="notice"))
+    async def add_notice(self, line: Line, classes: str = "") -> None:
+        """Show one muted paragraph of news at the end."""
+        await self._page.mount(InkText(line, classes=f"notice {classes}"))
 
     def set_messages(self, messages: tuple[Message, ...]) -> None:
         """Tell what the conversation holds now; what is shown is not changed."""

@@ -23,12 +23,18 @@ def load_lines(progress: LoadProgress) -> list[Line]:
     return [[*head, "  ", *bar, ("m", f"  {progress.detail}")], [*head, "  ", *bar], head]
 
 
+def type_lines(ready: bool) -> list[Line]:
+    """What to do first, from the whole line to the short one."""
+    pick: Line = (("k", "Tab"), ("m", " and pick one:"))
+    head = "Type a message" if ready else "Type now; it is sent when the model is ready"
+    return [(("m", f"{head}, or "), *pick), (("m", "Type, or "), *pick)]
+
+
 def widgets(*, model: str, ready: bool, chats: int, key: Callable[[str], str]) -> list[Widget]:
     """The parts of the empty chat; all go with the first prompt."""
     starters = OptionList(
         *(Option(starter) for starter in STARTERS), id="starters", classes="welcome", compact=True
     )
-    verb = "runs" if ready else "is starting"
     small: Part = ("m", "  the small model that comes along; it knows this program")
     state: list[Line] = [[("ok", "ready")]] if ready else [[("m", "starting")]]
     stored = "none yet" if not chats else f"{chats:,} stored"
@@ -41,7 +47,7 @@ def widgets(*, model: str, ready: bool, chats: int, key: Callable[[str], str]) -
             classes="title wordmark welcome",
         ),
         InkText(
-            [f"A language model {verb} inside this program.\nWhat you type stays on this machine."],
+            ["A language model runs inside this program.\nWhat you type stays on this machine."],
             classes="para welcome",
         ),
         OneLine(
@@ -49,17 +55,7 @@ def widgets(*, model: str, ready: bool, chats: int, key: Callable[[str], str]) -
             classes="para0 welcome",
         ),
         OneLine(state, id="load-line", classes="para welcome"),
-        OneLine(
-            [
-                [
-                    ("m", "Type now; it is sent when the model is ready. Or "),
-                    ("k", "Tab"),
-                    ("m", " and pick one:"),
-                ],
-                [("m", "Type now, or pick one with "), ("k", "Tab"), ("m", ":")],
-            ],
-            classes="para0 welcome",
-        ),
+        OneLine(type_lines(ready), id="type-line", classes="para0 welcome"),
         starters,
         InkText(
             [
