@@ -102,12 +102,10 @@ class ReasoningSplitter:
     def __init__(self, *, in_reasoning: bool, tags_are_text: bool) -> None:
         self._kind: Kind = "reasoning" if in_reasoning else "content"
         self._tags_are_text = tags_are_text
-        self._at_start = True
-        """Whether blank lines are to be dropped: behind a tag, or before any reasoning."""
+        self._at_start = in_reasoning
+        """Whether nothing but blank lines stands behind the last tag."""
         self._may_open = tags_are_text and not in_reasoning
         self._held = ""
-        if not in_reasoning:
-            self._at_start = False
 
     def open(self) -> list[Piece]:
         """Note an opening tag."""
@@ -142,6 +140,8 @@ class ReasoningSplitter:
         """Hand on what was held back."""
         text, self._held = self._held, ""
         self._may_open = False
+        if self._at_start:
+            text = text.lstrip("\n")
         return [Piece(self._kind, text)] if text else []
 
     def _push_opening(self) -> list[Piece]:
