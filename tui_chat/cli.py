@@ -179,6 +179,8 @@ def _add_ask(add_parser: Callable[..., _Parser], shared: _Parser) -> None:
         help="print the answer to one question, without a screen",
         description="Prints the answer to one question as it is written. What is piped in is "
         "put before the question as context; alone it is the question.",
+        epilog="Standard input is read to its end unless it is a terminal; a script that leaves "
+        "it open should add </dev/null. Ctrl+C stops the reply and prints what there is.",
     )
     ask.add_argument("question", nargs="*", metavar="QUESTION", help="the words of the question")
     ask.add_argument(
@@ -247,10 +249,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes standard output once more at exit; let that go nowhere.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return BROKEN_PIPE
+
+
+def _discard_output() -> None:
+    """Python flushes standard output once more at exit; let that go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(sentence: str, code: int) -> int:
+    """Say in one line on standard error, which may be closed, what is wrong."""
+    if sys.stderr is not None:
+        print(f"tui-chat: {sanitize(sentence)}", file=sys.stderr)
+    return code
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -272,15 +285,14 @@ def _run(argv: Sequence[str]) -> int:
     if args.command == "ask":
         return _ask(args, options, parser)
     if sentence := _why_no_screen():
-        print(f"tui-chat: {sentence}", file=sys.stderr or sys.stdout)
-        return USAGE
+        return _fail(sentence, USAGE)
     from tui_chat.ui.app import run_app
 
     return run_app(options)
 
 
 def _ask(args: argparse.Namespace, options: Options, parser: argparse.ArgumentParser) -> int:
-    from tui_chat.headless import Ask, UsageError, run_ask
+    from tui_chat.headless import Ask, OutputError, UsageError, run_ask
 
     if args.dump_ids and not args.as_json:
         parser.error("--dump-ids adds to the JSON objects: give --json as well")
@@ -295,8 +307,10 @@ def _ask(args: argparse.Namespace, options: Options, parser: argparse.ArgumentPa
     try:
         return run_ask(ask, options)
     except UsageError as error:
-        print(f"tui-chat: {sanitize(str(error))}", file=sys.stderr)
-        return USAGE
+        return _fail(str(error), USAGE)
+    except OutputError as error:
+        _discard_output()
+        return _fail(str(error), 1)
 
 
 def _why_no_screen() -> str:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import FrameType
@@ -18,12 +18,13 @@ from tui_chat.chat.sanitize import one_line, sanitize
 from tui_chat.chat.session import Session
 from tui_chat.config import Config, Options, load_config, model_spec, with_options
 from tui_chat.engine import open_engine
-from tui_chat.engine.base import Engine, EngineError
+from tui_chat.engine.base import Engine, EngineError, OnProgress
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
 from tui_chat.types import (
     GenerationSettings,
     LoadProgress,
+    ModelSpec,
     ReplyFinished,
     ReplyMetrics,
     TextDelta,
@@ -42,6 +43,10 @@ class UsageError(Exception):
     """The command line asks for something impossible; `str()` is one sentence."""
 
 
+class OutputError(Exception):
+    """Standard output cannot be written; `str()` is one sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What `tui-chat ask` was asked to do."""
@@ -55,7 +60,10 @@ class Ask:
     save: bool = False
 
 
-def run_ask(ask: Ask, options: Options) -> int:
+OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
+
+
+def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) -> int:
     """Answer the prompts of `ask` on standard output; returns the exit code.
 
     0 when every reply came and was saved where that was asked for, 1 when the model could not
@@ -63,6 +71,7 @@ def run_ask(ask: Ask, options: Options) -> int:
 
     Raises:
         UsageError: there is nothing to ask, or the file of turns cannot be read.
+        OutputError: standard output cannot be written, because the disk is full for example.
         BrokenPipeError: the reader of standard output went away.
     """
     prompts = _prompts(ask)
@@ -73,7 +82,7 @@ def run_ask(ask: Ask, options: Options) -> int:
     printer = _Printer(sys.stdout, as_json=ask.as_json, dump_ids=ask.dump_ids)
     with _stoppable() as stop:
         try:
-            engine = _load(config, options, stop)
+            engine = _load(open_model, model_spec(config, options.echo_rate), stop)
         except EngineError as error:
             if stop.exit_code:
                 return stop.exit_code
@@ -208,7 +217,7 @@ def _stoppable() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _load(config: Config, options: Options, stop: _Stop) -> Engine:
+def _load(open_model: OpenEngine, spec: ModelSpec, stop: _Stop) -> Engine:
     show = sys.stderr is not None and sys.stderr.isatty()
     width = shutil.get_terminal_size().columns - 1
 
@@ -220,9 +229,7 @@ def _load(config: Config, options: Options, stop: _Stop) -> Engine:
     def silent(_: LoadProgress) -> None: ...
 
     try:
-        return open_engine(
-            model_spec(config, options.echo_rate), on_progress if show else silent, stop.cancel
-        )
+        return open_model(spec, on_progress if show else silent, stop.cancel)
     finally:
         if show:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -278,8 +285,13 @@ class _Printer:
         self._write(text + "\n")
 
     def _write(self, text: str) -> None:
-        self._out.write(sanitize(text) if self._safe else text)
-        self._out.flush()
+        try:
+            self._out.write(sanitize(text) if self._safe else text)
+            self._out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"Standard output cannot be written ({error.strerror}).") from error
 
 
 def reply_object(event: ReplyFinished, engine: Engine, *, dump_ids: bool) -> dict[str, Any]:
