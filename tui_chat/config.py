@@ -4,6 +4,7 @@ A broken file never stops the program: it starts on defaults, every problem is o
 that names the line, and the file is left as it is.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -314,9 +315,9 @@ def save_setting(loaded: LoadedConfig, name: str, value: str | bool | int) -> No
         raise ConfigError(f"{loaded.path} has errors and is not written over; mend it first.")
     line = tomli_w.dumps({name: value}).rstrip("\n")
     try:
-        text = loaded.path.read_text(encoding="utf-8") if loaded.path.exists() else ""
+        text = loaded.path.read_text(encoding="utf-8-sig") if loaded.path.exists() else ""
         files.atomic_write(loaded.path, _with_line(text, name, line))
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{loaded.path} cannot be written ({reason}).") from error
 
@@ -332,11 +333,12 @@ def _with_line(text: str, name: str, line: str) -> str:
     else:
         gap = "" if not before or before.endswith("\n") else "\n"
         candidate = f"{before}{gap}{line}\n{after}"
-    wanted = tomllib.loads(line)[name]
-    if tomllib.loads(candidate).get(name) == wanted:
-        return candidate
+    wanted = {**tomllib.loads(text), **tomllib.loads(line)}
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        if tomllib.loads(candidate) == wanted:
+            return candidate
     # The value spans lines (a multi-line text): write the whole file anew, comments are lost.
-    return tomli_w.dumps({**tomllib.loads(text), name: wanted})
+    return tomli_w.dumps(wanted)
 
 
 def with_options(config: Config, options: Options) -> Config:
