@@ -48,7 +48,10 @@ log = logging.getLogger(__name__)
 OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
 
 NOT_IN_PALETTE = frozenset(
-    {"send", "newline", "history-previous", "history-next", "complete", "palette", "rename"}
+    {
+        *("send", "newline", "history-previous", "history-next", "complete"),
+        *("interrupt", "leave", "palette", "rename"),
+    }
 )
 SHUTDOWN_SECONDS = 3.0
 """How long a reply that was told to stop may take before the process ends without it."""

@@ -8,7 +8,7 @@ from textual.binding import Binding
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.screen import Screen
 
-from tui_chat.ui.commands import GROUPS, Action, key_label
+from tui_chat.ui.commands import GROUPS, Action
 from tui_chat.ui.ink import Line, OneLine
 
 
@@ -56,7 +56,5 @@ def _row(action: Action) -> tuple[list[Line], list[Line]]:
     """Key and help on the left, the slash command on the right; without a key it leads."""
     if not action.keys:
         return [[("ref", f"{action.usage:<16}"), action.help]], []
-    keys = " ".join(key_label(key) for key in action.keys[:2])
     slash: list[Line] = [[("ref", action.usage)], []] if action.usage else []
-    short = f"{action.key_label:<16}"
-    return [[("hi", f"{keys:<16} "), action.help], [("hi", short), action.help]], slash
+    return [[("hi", f"{action.key_label:<16}"), action.help]], slash
