@@ -77,15 +77,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not _has_tokenizer(folder):
         raise LoadError(f"{folder} has no tokenizer (tokenizer.json); download the model again.")
     stored: dict[str, int] = {}
-    parameters = embedding = total = 0
+    tensors = parameters = embedding = total = 0
     for shard in shards:
         for name, dtype, count, size in _tensors(shard):
+            tensors += 1
             parameters += count
             total += size
             stored[dtype] = stored.get(dtype, 0) + size
             if any(part in name for part in _EMBEDDINGS):
                 embedding += count
-    return Checkpoint(
+    checkpoint = Checkpoint(
         folder=folder,
         config=config,
         shards=shards,
@@ -95,13 +96,24 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         dtype=max(stored, key=lambda dtype: stored[dtype], default=""),
         quantization=_quantization(config),
     )
+    layers = checkpoint.text_config.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > tensors:  # building them would never end
+        raise LoadError(
+            f"{folder / 'config.json'} is invalid: num_hidden_layers is {layers:,},"
+            f" but the weights hold {tensors:,} tensors."
+        )
+    return checkpoint
 
 
 def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / "config.json"
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
         raise LoadError(f"{folder} is not a chat model: config.json lacks model_type.")
-    for source in (path, folder / "tokenizer_config.json"):
+    for source in (
+        path,
+        folder / "tokenizer_config.json",
+        folder / "generation_config.json",
+    ):
         values = config if source == path else read_json(source) if source.is_file() else {}
         for key, value in _entries(values):
             if key == "auto_map":

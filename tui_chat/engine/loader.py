@@ -210,7 +210,7 @@ class _Climb:
 
     def _try(self, step: Step) -> tuple[Any, Fault | None]:
         """The model, or why there is none: an exception kept would keep the model alive."""
-        detail = f"{step.precision} on {step.device}"
+        detail = _kind(step)
         self._on_progress(LoadProgress("loading weights", 0.0, detail))
 
         def report(done: int, total: int) -> None:
@@ -257,10 +257,14 @@ def _incomplete(info: dict[str, Any], folder: Path) -> Fault | None:
 
 def _taken(step: Step, model: Any) -> str:
     size = as_gigabytes(int(model.get_memory_footprint()))
-    kind = step.dtype if step.dtype != "auto" else "as stored"
+    return f"{size} in {_kind(step)}."
+
+
+def _kind(step: Step) -> str:
+    kind = step.dtype if step.dtype != "auto" else "the stored type"
     if step.quantize:
-        kind = "nf4, double quantisation" if step.precision is Precision.INT4 else "int8"
-    return f"{size} on {'the CPU' if step.device == 'cpu' else step.device} ({kind})."
+        kind = "4-bit nf4" if step.precision is Precision.INT4 else "8-bit"
+    return f"{kind} on {'the CPU' if step.device == 'cpu' else step.device}"
 
 
 def _free_memory() -> None:
