@@ -1,0 +1,146 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tui_chat.engine.base import LoadError
+from tui_chat.engine.checkpoint import Checkpoint
+from tui_chat.engine.hardware import (
+    Device,
+    Hardware,
+    cpu_device,
+    detect_hardware,
+    estimates,
+    kv_bytes_per_token,
+    weights_needed,
+)
+from tui_chat.engine.ladder import plan_ladder
+from tui_chat.types import ModelSpec, Precision
+
+pytestmark = pytest.mark.engine
+
+GB = 1_000_000_000
+LLAMA_8B = {
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "hidden_size": 4096,
+}
+MODEL = Checkpoint(
+    folder=Path("llama-8b"),
+    config=LLAMA_8B,
+    shards=(),
+    weights_bytes=16 * GB,
+    parameters=8 * GB,
+    embedding_parameters=1 * GB,
+    dtype="BF16",
+    quantization="",
+)
+CPU = Device("cpu", "CPU", 64 * GB, 64 * GB)
+
+
+def gpu(free: int, name: str = "cuda:0") -> Device:
+    return Device(name, "Test GPU", free, 80 * GB)
+
+
+def obstacles(hardware: Hardware, model: Checkpoint = MODEL, **spec: object) -> list[str]:
+    steps = plan_ladder(model, ModelSpec(**spec), hardware)  # type: ignore[arg-type]
+    return [f"{step.precision} {step.device} {'no' if step.obstacle else 'yes'}" for step in steps]
+
+
+def test_this_machine_has_memory() -> None:
+    cpu = detect_hardware().cpu
+    assert 0 < cpu.free_bytes <= cpu.total_bytes
+
+
+def test_limit_of_a_container_counts_as_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    assert cpu_device(tmp_path) == Device("cpu", "CPU", 600_000, 1_000_000)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cpu_device(tmp_path).total_bytes > 1_000_000
+
+
+def test_cache_of_grouped_query_heads_is_counted_once_per_group() -> None:
+    assert kv_bytes_per_token(LLAMA_8B) * 8192 == 1_073_741_824
+    assert kv_bytes_per_token({**LLAMA_8B, "num_key_value_heads": None}) == 4 * kv_bytes_per_token(
+        LLAMA_8B
+    )
+    assert kv_bytes_per_token({**LLAMA_8B, "head_dim": 256}) == 2 * kv_bytes_per_token(LLAMA_8B)
+
+
+@pytest.mark.parametrize("config", [{}, {"num_hidden_layers": "x"}, {"hidden_size": -1}])
+def test_odd_configs_have_no_known_cache_size(config: dict[str, object]) -> None:
+    assert kv_bytes_per_token(config) == 0
+
+
+def test_each_precision_needs_less_than_the_next() -> None:
+    needed = [weights_needed(MODEL, p) for p in (Precision.INT4, Precision.INT8, Precision.FP16)]
+    assert needed == sorted(needed)
+    assert 5.5 * GB < needed[0] < 6.5 * GB
+    assert needed[2] == 16 * GB
+
+
+def test_estimates_say_what_fits_without_loading() -> None:
+    fits = estimates(MODEL, Hardware(CPU, (gpu(10 * GB),)))
+    assert [(fit.precision, fit.fits) for fit in fits] == [
+        (Precision.INT4, True),
+        (Precision.INT8, False),
+        (Precision.FP16, False),
+        (Precision.CPU, True),
+    ]
+    assert fits[1].sentence == ("8-bit needs about 10.5 GB but only 10.0 GB is free in cuda:0.")
+
+
+def test_estimates_without_a_gpu_are_about_the_cpu_alone() -> None:
+    assert [fit.device for fit in estimates(MODEL, Hardware(CPU))] == ["cpu"]
+
+
+def test_best_gpu_is_chosen_and_others_can_be_named() -> None:
+    hardware = Hardware(CPU, (gpu(40 * GB, "cuda:1"), gpu(20 * GB)))
+    assert obstacles(hardware)[0] == "4-bit cuda:1 yes"
+    assert obstacles(hardware, device="cuda:0")[0] == "4-bit cuda:0 yes"
+
+
+def test_rungs_that_do_not_fit_are_not_tried() -> None:
+    assert obstacles(Hardware(CPU, (gpu(8 * GB),))) == [
+        "4-bit cuda:0 yes",
+        "8-bit cuda:0 no",
+        "16-bit cuda:0 no",
+        "cpu cpu yes",
+    ]
+
+
+def test_weights_quantised_in_advance_are_only_tried_as_they_are() -> None:
+    awq = replace(MODEL, quantization="awq", weights_bytes=5 * GB)
+    assert obstacles(Hardware(CPU, (gpu(8 * GB),)), awq) == [
+        "4-bit cuda:0 no",
+        "8-bit cuda:0 no",
+        "16-bit cuda:0 yes",
+        "cpu cpu yes",
+    ]
+
+
+def test_apple_gpu_computes_in_sixteen_bits() -> None:
+    hardware = Hardware(CPU, (gpu(40 * GB, "mps"),))
+    assert obstacles(hardware)[:3] == ["4-bit mps no", "8-bit mps no", "16-bit mps yes"]
+    with pytest.raises(LoadError, match="use --precision 16-bit"):
+        obstacles(hardware, precision=Precision.INT4)
+
+
+def test_types_follow_the_checkpoint_and_the_device() -> None:
+    def dtype(model: Checkpoint, device: Device) -> str:
+        return plan_ladder(model, ModelSpec(), Hardware(CPU, (device,)))[2].dtype
+
+    assert dtype(MODEL, gpu(40 * GB)) == "bfloat16"
+    assert dtype(replace(MODEL, dtype="F16"), gpu(40 * GB)) == "float16"
+    assert dtype(MODEL, replace(gpu(40 * GB), bfloat16=False)) == "float16"
+    cpu = Hardware(CPU)
+    assert plan_ladder(replace(MODEL, dtype="F16"), ModelSpec(), cpu)[-1].dtype == "bfloat16"
+    assert plan_ladder(replace(MODEL, dtype="F32"), ModelSpec(), cpu)[-1].dtype == "float32"
+
+
+def test_contradicting_wishes_are_an_error() -> None:
+    hardware = Hardware(CPU, (gpu(40 * GB),))
+    with pytest.raises(LoadError, match="contradict each other"):
+        obstacles(hardware, precision=Precision.CPU, device="cuda")
