@@ -61,6 +61,13 @@ def test_streamed_text_is_the_full_decode_with_byte_fallback(decoder: type[Any],
     assert streamed(decoder(METASPACE), ids) == whole
 
 
+def test_bytes_that_are_no_text_do_not_end_the_stream() -> None:
+    broken = [METASPACE.hf.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in (0x41, 0xF0, 0xFF)]
+    after = ids_of("hello 世🙂", METASPACE)
+
+    assert streamed(FastDecoder(METASPACE), [*after, *broken, *after]).endswith("hello 世🙂")
+
+
 @pytest.mark.parametrize("decoder", [FastDecoder, TailDecoder])
 def test_half_a_character_is_held_back_until_it_is_whole(decoder: type[Any]) -> None:
     decoding: IdDecoder = decoder(BYTE_LEVEL)

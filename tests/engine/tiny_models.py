@@ -161,10 +161,13 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 
 
-def tiny_model(kind: str = "llama", *, dtype: Any = None, seed: int = 0) -> Any:
+def tiny_model(
+    kind: str = "llama", *, dtype: Any = None, seed: int = 0, vocab_size: int = 400
+) -> Any:
     """A random model whose greedy replies vary; logits are spread so that ties do not occur."""
     torch.manual_seed(seed)
     config = CONFIGS[kind]()
+    config.vocab_size = vocab_size
     config.eos_token_id = config.bos_token_id = config.pad_token_id = None
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     with torch.no_grad():

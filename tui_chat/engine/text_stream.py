@@ -43,10 +43,23 @@ class FastDecoder:
 
     def push(self, token_id: int) -> str:
         self._ids.append(token_id)
-        with self._lock:
-            text: str = self._stream.step(self._backend, token_id) or ""
+        try:
+            with self._lock:
+                text: str = self._stream.step(self._backend, token_id) or ""
+        except Exception:
+            return self._resume(token_id)
         self._length += len(text)
         return text
+
+    def _resume(self, token_id: int) -> str:
+        """Go on after bytes that are no text: they change how the bytes before them decode."""
+        with self._lock:
+            before: str = self._backend.decode(self._ids[-2:-1], skip_special_tokens=True)
+            after: str = self._backend.decode(self._ids[-2:], skip_special_tokens=True)
+            alone: str = self._backend.decode([token_id], skip_special_tokens=True)
+        self._stream = DecodeStream(ids=[token_id], skip_special_tokens=True)
+        self._ids, self._length = [token_id], len(alone)
+        return after.removeprefix(before)
 
     def finish(self) -> str:
         if not self._ids:
