@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from tui_chat import files
 from tui_chat.chat.sanitize import one_line, sanitize
-from tui_chat.chat.session import Session
+from tui_chat.chat.session import TITLE_LENGTH, Session
 from tui_chat.config import Config, Options, load_config, model_spec, with_options
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, OnProgress
@@ -145,7 +145,11 @@ def _open_log(ask: Ask, options: Options, config: Config, engine: Engine) -> Con
     if not ask.save:
         return MemoryLog(system_prompt=config.system_prompt)
     return ConversationStore(files.conversations_dir(options.data_dir)).create(
-        model=engine.name, tokenizer_id=engine.tokenizer_id, system_prompt=config.system_prompt
+        # The question and not what was piped in before it; the session names an untitled one.
+        title=one_line(ask.question, TITLE_LENGTH),
+        model=engine.name,
+        tokenizer_id=engine.tokenizer_id,
+        system_prompt=config.system_prompt,
     )
 
 

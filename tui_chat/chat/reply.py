@@ -42,15 +42,15 @@ class _CodeFence:
     """Knows whether the text so far ends inside a fenced code block."""
 
     def __init__(self) -> None:
-        self._line = ""
+        self._line: list[str] = []
         self._open = ""
 
     def feed(self, text: str) -> None:
         *ended, rest = text.split("\n")
-        for line in ended:
-            self._open = self._after(self._line + line)
-            self._line = ""
-        self._line += rest
+        for end in ended:
+            self._open = self._after("".join((*self._line, end)))
+            self._line.clear()
+        self._line.append(rest)
 
     def _after(self, line: str) -> str:
         """The fence that is open after `line`, or nothing."""
@@ -65,7 +65,7 @@ class _CodeFence:
 
     @property
     def inside(self) -> bool:
-        return bool(self._open and self._after(self._line))
+        return bool(self._open and self._after("".join(self._line)))
 
 
 class ReplyCleaner:
@@ -127,14 +127,11 @@ class ReplyCleaner:
 
 def _end_of_text(text: str) -> int:
     """Length of `text` without the blank space and markers at its end."""
-    end = len(text)
-    while True:
-        before = end
+    end = len(text.rstrip())
+    while text.endswith(END_MARKERS, 0, end):
+        end -= next(len(marker) for marker in END_MARKERS if text.endswith(marker, 0, end))
         end = len(text[:end].rstrip())
-        for marker in END_MARKERS:
-            end -= len(marker) if text.endswith(marker, 0, end) else 0
-        if end == before:
-            return end
+    return end
 
 
 def _without_blank_lines(text: str) -> str:
@@ -156,13 +153,16 @@ class DeltaPacer:
         self._clock = clock
         self._last: float | None = None
         self._pending: list[TextDelta] = []
+        self._texts: list[str] = []
 
     def push(self, delta: TextDelta) -> list[TextDelta]:
         """Take `delta`; returns what is due now."""
         if self._pending and delta.kind == self._pending[-1].kind:
-            joined = self._pending[-1].text + delta.text
-            self._pending[-1] = replace(delta, text=joined)
+            self._texts.append(delta.text)
+            self._pending[-1] = delta
         elif delta.text:
+            self._join()
+            self._texts.append(delta.text)
             self._pending.append(delta)
         if not self._pending:
             return []
@@ -174,5 +174,12 @@ class DeltaPacer:
 
     def flush(self) -> list[TextDelta]:
         """Everything that is held, due or not."""
+        self._join()
         due, self._pending = self._pending, []
         return due
+
+    def _join(self) -> None:
+        """Give the last pending delta all the text that was collected for it."""
+        if self._pending:
+            self._pending[-1] = replace(self._pending[-1], text="".join(self._texts))
+            self._texts.clear()

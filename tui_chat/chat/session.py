@@ -256,7 +256,7 @@ class _RunningReply:
     ) -> Generator[ReplyEvent, None, None]:
         """Pass the engine's events on, cleaned, paced and saved, up to `ReplyFinished`."""
         finished: GenerationFinished | None = None
-        error = "The model stopped without ending the reply; ask again."
+        error = "The model ended the reply without a reason; ask again."
         with contextlib.closing(_events(engine, messages, settings, cancel)) as events:
             try:
                 for event in events:
@@ -277,7 +277,8 @@ class _RunningReply:
         if finished is None:
             end = self._end("error", error=error)
         else:
-            end = self._end(finished.finish_reason, finished)
+            reason = finished.finish_reason
+            end = self._end(reason, finished, error if reason == "error" else "")
         yield from self._pacer.push(TextDelta(rest, "content", *self._figures))
         yield from self._pacer.flush()
         yield end
@@ -311,7 +312,7 @@ class _RunningReply:
             reasoning="".join(self._reasoning),
             status=_STATUS.get(reason, "complete"),
             finish_reason=reason,
-            error=finished.error if finished else error,
+            error=(finished and finished.error) or error,
             token_count=finished.metrics.completion_tokens if finished else None,
             metrics=finished.metrics if finished else None,
         )
