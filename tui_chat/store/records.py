@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from tui_chat.types import (
     Conversation,
@@ -20,9 +20,15 @@ from tui_chat.types import (
 
 VERSION = 1
 Record = dict[str, Any]
+_Value = TypeVar("_Value")
 
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_ROLES = {role.value: role for role in Role}
+_MODES = {mode.value: mode for mode in Mode}
+_PRECISIONS = {precision.value: precision for precision in Precision}
+_STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
+_FINISH_REASONS: dict[str, FinishReason] = {reason: reason for reason in get_args(FinishReason)}
 _METRIC_NAMES = frozenset(field.name for field in fields(ReplyMetrics)) - {"precision"}
 
 
@@ -108,12 +114,11 @@ def message_from_record(record: Record) -> Message:
         DamagedRecord: id, role or content is missing.
     """
     message_id, content = record.get("id"), record.get("content")
+    role = _choice(_ROLES, record.get("role"))
     if not isinstance(message_id, str) or not message_id or not isinstance(content, str):
         raise DamagedRecord
-    try:
-        role = Role(record.get("role", ""))
-    except ValueError as error:
-        raise DamagedRecord from error
+    if role is None:
+        raise DamagedRecord
     return Message(
         id=message_id,
         role=role,
@@ -121,11 +126,11 @@ def message_from_record(record: Record) -> Message:
         created_at=timestamp(record.get("created_at")),
         parent_id=_text(record, "parent") or None,
         reasoning=_text(record, "reasoning"),
-        status=_one_of(get_args(Status), record.get("status")) or "complete",
-        finish_reason=_one_of(get_args(FinishReason), record.get("finish_reason")),
+        status=_choice(_STATUSES, record.get("status")) or "complete",
+        finish_reason=_choice(_FINISH_REASONS, record.get("finish_reason")),
         error=_text(record, "error"),
         model=_text(record, "model"),
-        mode=_one_of(Mode, record.get("mode")),
+        mode=_choice(_MODES, record.get("mode")),
         seed=_whole(record.get("seed")),
         token_count=_whole(record.get("token_count")),
         metrics=_metrics_from_json(record.get("metrics")),
@@ -136,6 +141,8 @@ def timestamp(value: object) -> datetime:
     """An aware UTC time from a record; the epoch where it cannot be read."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else _EPOCH
+        if moment.tzinfo is UTC:
+            return moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return _EPOCH
@@ -283,7 +290,9 @@ class MessageTree:
         if known is not None and replaces:
             message = replace(message, parent_id=known.parent_id)
         else:
-            message = replace(message, parent_id=self._parent_of(message))
+            parent = self._parent_of(message)
+            if parent != message.parent_id:
+                message = replace(message, parent_id=parent)
             if known == message:  # written again after a disk fault
                 return
             if known is not None:  # two files joined by hand: show both
@@ -343,8 +352,8 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _one_of(values: Iterable[Any], value: object) -> Any:
-    return next((known for known in values if known == value), None)
+def _choice(values: dict[str, _Value], value: object) -> _Value | None:
+    return values.get(value) if isinstance(value, str) else None
 
 
 def _metrics_to_json(metrics: ReplyMetrics) -> Record:
@@ -360,7 +369,7 @@ def _metrics_from_json(value: object) -> ReplyMetrics | None:
         for name, number in value.items()
         if name in _METRIC_NAMES and _is_count(number, whole=not name.endswith("_seconds"))
     }
-    return ReplyMetrics(**numbers, precision=_one_of(Precision, value.get("precision")))
+    return ReplyMetrics(**numbers, precision=_choice(_PRECISIONS, value.get("precision")))
 
 
 def _is_count(value: object, *, whole: bool) -> bool:

@@ -1,6 +1,6 @@
 """What a list shows of a conversation, read from its file without parsing all of it."""
 
-import itertools
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tui_chat.files import open_regular_file
-from tui_chat.store.records import DamagedRecord, MessageTree, decode, lines
+from tui_chat.store.records import DamagedRecord, MessageTree, Record, decode
 from tui_chat.types import Conversation, ConversationSummary, Role
 
 _CHUNK = 1 << 20
@@ -20,7 +20,7 @@ _MESSAGE_LINE = re.compile(rb'\n\{"t":"(?:msg|begin)"[^\n]*\}(?![^\n])')
 def created_at_of(conversation_id: str) -> datetime:
     """The time that an id begins with; the epoch when it is none."""
     try:
-        return datetime.strptime(conversation_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+        return datetime.fromisoformat(conversation_id[:15].replace("-", "T") + "Z")
     except ValueError:
         return datetime.fromtimestamp(0, UTC)
 
@@ -67,16 +67,18 @@ def _scan(conversation_id: str, file: BinaryIO) -> ConversationSummary | None:
     """The summary from a few records; a byte search finds them, as we write "t" first."""
     first = file.read(_CHUNK)
     tree = MessageTree(Conversation(conversation_id, created_at_of(conversation_id)))
-    tree.load(b"\n".join(list(itertools.islice(lines(first), 4))))
+    tree.load(b"\n".join(first.split(b"\n", 3)[:3]))
     if not tree.has_header or not tree.messages:
         return None
-    count = 0
-    found: dict[tuple[str, ...], bytes] = {}
+    count, last, title = 0, None, None
     for block in _blocks(first, file):
         count += sum(1 for _ in _MESSAGE_LINE.finditer(block))
-        for kinds in (("title",), ("begin", "end"), ("msg", "begin", "end")):
-            found[kinds] = _last_line(block, kinds) or found.get(kinds, b"")
-    tree.load(b"\n".join(found.values()))
+        last = _last_record(block, "msg", "begin", "end") or last
+        title = _last_record(block, "title") or title
+    for record in (last, title):
+        if record is not None:
+            with contextlib.suppress(DamagedRecord):
+                tree.apply(record)
     summary = summary_of(tree)
     return summary and replace(summary, message_count=max(count, summary.message_count))
 
@@ -85,28 +87,25 @@ def _blocks(first: bytes, file: BinaryIO) -> Iterator[bytes]:
     """The file in pieces of whole lines, each line with the newline before it."""
     parts = [b"\n"]
     chunk = first
-    while chunk:
+    while len(chunk) == _CHUNK:
         head, newline, tail = chunk.rpartition(b"\n")
         if newline:
             yield b"".join((*parts, head))
             parts = [b"\n"]
         parts.append(tail)
         chunk = file.read(_CHUNK)
-    yield b"".join(parts)
+    yield b"".join((*parts, chunk))
 
 
-def _last_line(block: bytes, kinds: tuple[str, ...]) -> bytes:
-    """The last readable line of these kinds, or nothing."""
+def _last_record(block: bytes, *kinds: str) -> Record | None:
+    """The last record of these kinds that can be read."""
     end = len(block)
     while (start := max(block.rfind(_start(kind), 0, end) for kind in kinds)) >= 0:
         line = block[start + 1 : end].partition(b"\n")[0]
-        try:
-            decode(line)
-        except DamagedRecord:
-            end = start
-        else:
-            return line
-    return b""
+        with contextlib.suppress(DamagedRecord):
+            return decode(line)
+        end = start
+    return None
 
 
 def _start(kind: str) -> bytes:
