@@ -37,7 +37,7 @@ def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Even
     if spec.model.startswith(ECHO):
         from tui_chat.engine.echo import EchoEngine
 
-        path = Path(spec.model.removeprefix(ECHO)).expanduser()
+        path = Path(os.path.expanduser(spec.model.removeprefix(ECHO)))
         return EchoEngine(path, spec.echo_rate, spec.context_window)
 
     from tui_chat.engine import hub

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib.resources
+import os
 import re
 import shutil
 import threading
@@ -50,7 +51,9 @@ def default_cache_dir() -> Path:
 
 def short_name(model: str) -> str:
     """What the screen calls `model`: "guide", a folder's own name, a hub name's last part."""
-    return Path(model).expanduser().resolve().name if _is_path(model) else model.split("/")[-1]
+    if _is_path(model):
+        return os.path.basename(os.path.realpath(os.path.expanduser(model)))
+    return model.split("/")[-1]
 
 
 def resolve_model(
@@ -71,7 +74,7 @@ def resolve_model(
             raise LoadError("The built-in model is missing here; install tui-chat again.")
         return folder
     if _is_path(spec.model):
-        return _local_folder(Path(spec.model).expanduser())
+        return _local_folder(Path(os.path.expanduser(spec.model)))
     if not _HUB_NAME.fullmatch(spec.model) or ".." in spec.model:
         raise LoadError(
             f"{spec.model!r} is neither a folder nor the name of a model such as Qwen/Qwen3-0.6B."
@@ -85,18 +88,18 @@ def resolve_model(
 
 
 def _is_path(model: str) -> bool:
-    if model == "guide":
+    if model in ("guide", ""):
         return False
     looks = model.startswith((".", "/", "~")) or model.endswith("/") or "\\" in model
-    return looks or model.count("/") > 1 or Path(model).exists()
+    return looks or model.count("/") > 1 or os.path.exists(model)
 
 
 def _local_folder(folder: Path) -> Path:
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise LoadError(
             f"{folder} is a file; tui-chat loads a folder with config.json and safetensors weights."
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise LoadError(f"No such folder: {folder}")
     if not (folder / "config.json").is_file():
         raise LoadError(f"{folder} is not a model folder: it has no config.json.")
@@ -206,7 +209,8 @@ class _ByteProgress:
     def __call__(self, done: float) -> None:
         self._done = max(self._done, min(int(done), self._needed))
         now = time.monotonic()
-        if now < self._next or not self._needed:
+        unfinished = self._done < self._needed
+        if not self._needed or (unfinished and now < self._next):
             return
         self._next = now + 0.1
         detail = f"{self._name}: {as_gigabytes(self._done)} of {as_gigabytes(self._needed)}"
