@@ -113,9 +113,12 @@ def _too_large(checkpoint: Checkpoint, precision: Precision, cpu: Device) -> str
     needed = weights_needed(checkpoint, precision)
     if needed <= cpu.free_bytes:
         return ""
+    advice = "choose a smaller model"
+    if precision is not Precision.INT4 and not checkpoint.quantization:
+        advice += " or --precision 4-bit"
     return (
         f"The weights need {as_gigabytes(needed)} of memory but only"
-        f" {as_gigabytes(cpu.free_bytes)} is free; choose a smaller model or --precision 4-bit."
+        f" {as_gigabytes(cpu.free_bytes)} is free; {advice}."
     )
 
 
