@@ -195,7 +195,6 @@ class Actions:
         def delete() -> None:
             self.app.store.delete(conversation.id)
             self._trash = conversation.id
-            self.app.forget_chat_count()
             self.tell("Moved to the trash; /undo brings it back.")
 
         self._close_log(old, delete)

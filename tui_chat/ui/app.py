@@ -99,7 +99,6 @@ class TuiChat(App[int], inherit_bindings=False):
         self.open_log = self.new_log()
         self.failed = False
         self._ending = False
-        self._chats_stored: int | None = None
         self._start_theme = themes.TERMINAL_THEME if plain else config.theme
 
     # ---- life ----
@@ -119,7 +118,7 @@ class TuiChat(App[int], inherit_bindings=False):
             actions=self.actions,
             config=self.loaded.config,
             history=self.history,
-            stored_chats=self._count_chats,
+            count_chats=lambda: len(self.store.summaries()),
             model_name=model_name(self.spec),
         )
         await self.push_screen(self.chat)
@@ -144,18 +143,8 @@ class TuiChat(App[int], inherit_bindings=False):
     async def switch_log(self, conversation_log: ConversationLog) -> ConversationLog:
         """Show another conversation; the one that was shown is returned, still open."""
         old, self.open_log = self.open_log, conversation_log
-        self.forget_chat_count()
         await self.chat.show_session(self._session(conversation_log))
         return old
-
-    def _count_chats(self) -> int:
-        if self._chats_stored is None:
-            self._chats_stored = len(self.store.summaries())
-        return self._chats_stored
-
-    def forget_chat_count(self) -> None:
-        """The number of stored chats has changed."""
-        self._chats_stored = None
 
     def _set_theme(self, name: str) -> None:
         if name not in self.available_themes:

@@ -67,7 +67,7 @@ class ChatScreen(Screen[None]):
         actions: Sequence[Action],
         config: Config,
         history: PromptHistory,
-        stored_chats: Callable[[], int],
+        count_chats: Callable[[], int],
         model_name: str,
     ) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ChatScreen(Screen[None]):
         self._actions = {action.id: action for action in actions}
         self._config = config
         self._history = history
-        self._stored_chats = stored_chats
+        self._count_chats = count_chats
         self._model_name = model_name
         self._cancel: Event | None = None
         self._queue: list[tuple[str, UserTurn]] = []
@@ -198,16 +198,21 @@ class ChatScreen(Screen[None]):
                 *welcome.widgets(
                     model=self.query_one(StatusBar).status.model or self._model_name,
                     ready=session.engine is not None,
-                    chats=self._stored_chats(),
                     key=self.key,
                 )
             )
+            self.run_worker(self._show_chat_count(), exit_on_error=False)
             if self.load_progress is not None:
                 self.show_loading(self.load_progress)
         self._show_activity()
         self.update_status(prompt_tokens=0, draft_tokens=0)
         self.count_soon()
         self.box.focus()
+
+    async def _show_chat_count(self) -> None:
+        count = await asyncio.to_thread(self._count_chats)
+        for line in self.query("#where-lines").results(InkText):
+            line.show(welcome.where_lines(count, self.key))
 
     async def notice(self, line: Line) -> None:
         """One muted line of news at the end of the page."""

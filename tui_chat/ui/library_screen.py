@@ -31,8 +31,8 @@ class LibraryScreen(Screen[str | None]):
 
     CSS = """
     LibraryScreen #library-title { padding: 0 2 0 3; margin: 1 0; }
-    LibraryScreen #library-fields { height: 1; margin: 0 1 1 1; }
-    LibraryScreen #library-count { width: auto; background: $surface; padding: 0 1; }
+    LibraryScreen #library-fields { height: 1; margin: 0 1 1 1; background: $surface; }
+    LibraryScreen #library-count { width: auto; height: 1; padding: 0 1; }
     LibraryScreen ColumnHead { margin: 0 1; }
     LibraryScreen RowList { margin: 0 1; }
     LibraryScreen #library-empty { height: 1fr; padding: 0 2 0 3; }
@@ -171,9 +171,7 @@ class LibraryScreen(Screen[str | None]):
         self.query_one("#library-title", OneLine).show([[("hi", "Conversations")]], right)
 
     def _count_line(self, wanted: str, count: int, complete: bool) -> Line:
-        if self._renaming is not None:
-            return [("k", "Enter"), ("m", " renames · "), ("k", "Esc"), ("m", " keeps the title")]
-        if not wanted:
+        if not wanted or self._renaming is not None:
             return []
         many = f"{count:,}+" if len(self._snippets) >= _SEARCH_LIMIT else f"{count:,}"
         noun = "chat" if count == 1 else "chats"
@@ -189,6 +187,9 @@ class LibraryScreen(Screen[str | None]):
             title = one_line(self._deleted.title, 40)
             said = [("m", f'"{title}" is in the trash · '), *undo]
             left = [said, [("m", "in the trash · "), *undo], undo]
+        if self._renaming is not None:
+            left = [[("k", "Enter"), ("m", " rename")]]
+            back = [("k", "Esc"), ("m", " keep the title")]
         self.query_one("#library-keys", OneLine).show(left, [back, back, back])
 
     # ---- keys ----
@@ -232,12 +233,14 @@ class LibraryScreen(Screen[str | None]):
         self._title_field.focus()
         self._title_field.action_end()
         self._show_state()
+        self._show_keys()
 
     def _end_rename(self) -> None:
         self._renaming = None
         self._title_field.display, self._field.display = False, True
         self._field.focus()
         self._show_state()
+        self._show_keys()
 
     @on(Input.Submitted, "#library-rename")
     async def _rename(self) -> None:
@@ -307,7 +310,7 @@ def _cells(width: int, texts: Sequence[str], word: str, title_word: str) -> list
     title, model, messages, moment = texts
     cells: list[Column] = [(title, 0, title_word)]
     if width > 56:
-        cells.append((model, 14, word))
+        cells.append((model, 14 if width < 100 else 24, word))
     if width > 66:
         cells.append((messages, -8, word))
     return [*cells, (moment, -6, word)]

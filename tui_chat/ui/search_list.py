@@ -160,7 +160,7 @@ class RowList(ScrollView, can_focus=False):
             return Strip.blank(width, self.rich_style)
         chosen = index == self.highlighted
         style = self.get_visual_style(*(["row-list--highlighted"] if chosen else []))
-        lines = self._rows[index](max(1, width - _LEAD - 1), chosen)
+        lines = self._rows[index](max(1, width - _LEAD), chosen)
         bar: Part = ("you", "▌") if chosen else " "
         text: Line = [bar, " ", *(lines[line] if line < len(lines) else ())]
         content = paint(self.app, text).truncate(width, ellipsis=True)

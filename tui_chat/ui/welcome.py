@@ -30,16 +30,28 @@ def type_lines(ready: bool) -> list[Line]:
     return [(("m", f"{head}, or "), *pick), (("m", "Type, or "), *pick)]
 
 
-def widgets(*, model: str, ready: bool, chats: int, key: Callable[[str], str]) -> list[Widget]:
+def where_lines(chats: int | None, key: Callable[[str], str]) -> list[Part]:
+    """Where the rest is; `chats` is None until the stored ones are counted."""
+    keys = (key("model"), key("chats"), key("help"))
+    wide = max(map(len, keys)) + 2
+    stored = "" if chats is None else " · none yet" if not chats else f" · {chats:,} stored"
+    return [
+        ("k", keys[0].ljust(wide)),
+        ("m", "another model: a folder, or a Hugging Face name\n"),
+        ("k", keys[1].ljust(wide)),
+        ("m", f"your conversations{stored}\n"),
+        ("k", keys[2].ljust(wide)),
+        ("m", "all keys and commands"),
+    ]
+
+
+def widgets(*, model: str, ready: bool, key: Callable[[str], str]) -> list[Widget]:
     """The parts of the empty chat; all go with the first prompt."""
     starters = OptionList(
         *(Option(starter) for starter in STARTERS), id="starters", classes="welcome", compact=True
     )
     small: Part = ("m", "  the small model that comes along; it knows this program")
     state: list[Line] = [[("ok", "ready")]] if ready else [[("m", "starting")]]
-    stored = "none yet" if not chats else f"{chats:,} stored"
-    keys = (key("model"), key("chats"), key("help"))
-    wide = max(map(len, keys)) + 2
     return [
         OneLine(
             [[("you", "▌"), " ", ("hi", "tui-chat")]],
@@ -57,15 +69,5 @@ def widgets(*, model: str, ready: bool, chats: int, key: Callable[[str], str]) -
         OneLine(state, id="load-line", classes="para welcome"),
         OneLine(type_lines(ready), id="type-line", classes="para0 welcome"),
         starters,
-        InkText(
-            [
-                ("k", keys[0].ljust(wide)),
-                ("m", "another model: a folder, or a Hugging Face name\n"),
-                ("k", keys[1].ljust(wide)),
-                ("m", f"your conversations · {stored}\n"),
-                ("k", keys[2].ljust(wide)),
-                ("m", "all keys and commands"),
-            ],
-            classes="para0 welcome",
-        ),
+        InkText(where_lines(None, key), id="where-lines", classes="para0 welcome"),
     ]

@@ -1,0 +1,78 @@
+"""The real app over real files, with the scripted engine in place of a model."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tui_chat.config import Config, LoadedConfig
+from tui_chat.engine import open_engine
+from tui_chat.engine.base import Engine, OnProgress
+from tui_chat.store.conversations import ConversationStore
+from tui_chat.store.prompt_history import PromptHistory
+from tui_chat.types import ModelSpec
+from tui_chat.ui.app import TuiChat
+
+REPLY = """\
+Two habits matter:
+
+- dump the **database** first
+- keep `the password` elsewhere
+
+| tool | encrypts |
+|---|---|
+| restic | yes |
+
+```python
+print("first block")
+```
+
+That is all.
+"""
+
+
+@pytest.fixture(autouse=True)
+def true_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests look the same wherever they run."""
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+MakeApp = Callable[..., TuiChat]
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> MakeApp:
+    """Builds the app on `tmp_path`; the model repeats `reply` at `rate` tokens per second.
+
+    With `gate` the model is not ready before the event is set.
+    """
+
+    def make(
+        *,
+        reply: str = REPLY,
+        rate: float = 0.0,
+        config: Config | None = None,
+        gate: threading.Event | None = None,
+        model: str | None = None,
+    ) -> TuiChat:
+        script = tmp_path / "reply.md"
+        script.write_text(reply, encoding="utf-8")
+
+        def open_gated(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
+            if gate is not None:
+                gate.wait()
+            return open_engine(spec, report, cancel)
+
+        return TuiChat(
+            loaded=LoadedConfig(config or Config(), tmp_path / "config.toml"),
+            spec=ModelSpec(model or f"echo:{script}", echo_rate=rate),
+            store=ConversationStore(tmp_path),
+            history=PromptHistory(tmp_path / "prompts.jsonl"),
+            open_engine=open_gated,
+        )
+
+    return make

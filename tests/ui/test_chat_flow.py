@@ -1,0 +1,364 @@
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
+from textual.pilot import Pilot
+
+from tui_chat.config import Config
+from tui_chat.types import Mode, Role
+from tui_chat.ui.app import TuiChat
+from tui_chat.ui.ink import OneLine
+from tui_chat.ui.message_view import AssistantTurn, Reply, UserTurn
+
+
+async def until(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
+    """Wait for the app to get there; the test's own time limit is far away."""
+    for _ in range(400):
+        await pilot.pause()
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the app never got there")
+
+
+async def ready(pilot: Pilot[int]) -> TuiChat:
+    app = pilot.app
+    assert isinstance(app, TuiChat)
+    await until(pilot, lambda: app.engine is not None)
+    return app
+
+
+async def ask(pilot: Pilot[int], text: str) -> None:
+    """Type a prompt, send it and wait for the end of the reply."""
+    app = pilot.app
+    assert isinstance(app, TuiChat)
+    before = len(app.chat.session.conversation.messages)
+    await type_text(pilot, text)
+    await pilot.press("enter")
+    await until(
+        pilot,
+        lambda: not app.chat.busy and len(app.chat.session.conversation.messages) == before + 2,
+    )
+
+
+async def type_text(pilot: Pilot[int], text: str) -> None:
+    names = {" ": "space", "/": "slash", "?": "question_mark", "\n": "ctrl+j"}
+    for character in text:
+        await pilot.press(names.get(character, character))
+
+
+async def command(pilot: Pilot[int], line: str) -> None:
+    app = pilot.app
+    assert isinstance(app, TuiChat)
+    app.chat.box.set_text(line)
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+def shown(app: TuiChat) -> str:
+    """The whole screen as text."""
+    return "\n".join(
+        "".join(segment.text for segment in strip)
+        for strip in app.screen._compositor.render_strips()
+    )
+
+
+def told(app: TuiChat) -> str:
+    """The sentences of the toasts, which wrap on the screen."""
+    return " ".join(notification.message for notification in app._notifications)
+
+
+async def test_a_prompt_is_answered_shown_and_stored(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "what matters?")
+        screen = shown(app)
+        assert "what matters?" in screen
+        assert "dump the database first" in screen
+        assert 'print("first block")' in screen
+        assert app.screen.query_one(Reply).source == REPLY.rstrip()
+    (path,) = (tmp_path / "chats").glob("*.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert any("what matters?" in json.dumps(record) for record in records)
+    assert any("That is all." in json.dumps(record) for record in records)
+
+
+async def test_the_figures_stand_under_the_reply(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "hello")
+        message = app.chat.session.conversation.messages[-1]
+        assert message.metrics is not None
+        line = next(row for row in shown(app).splitlines() if "tokenize" in row)
+        assert f"{message.metrics.completion_tokens:,} tok" in line
+        assert "prefill" in line and "tok/s" in line and line.rstrip().endswith("speed")
+
+
+async def test_a_prompt_sent_while_the_model_loads_runs_when_it_is_ready(
+    make_app: MakeApp,
+) -> None:
+    gate = threading.Event()
+    app = make_app(gate=gate)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await type_text(pilot, "early")
+        await pilot.press("enter")
+        await until(pilot, lambda: "waiting" in shown(app))
+        assert app.engine is None
+        gate.set()
+        await until(pilot, lambda: "That is all." in shown(app))
+        assert "waiting" not in shown(app)
+
+
+async def test_prompts_sent_during_a_reply_are_answered_one_after_another(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(rate=100)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        for text in ("one", "two", "three"):
+            await type_text(pilot, text)
+            await pilot.press("enter")
+        await until(pilot, lambda: len(app.chat.session.conversation.messages) == 6)
+        asked = [m.content for m in app.chat.session.conversation.messages if m.role is Role.USER]
+        assert asked == ["one", "two", "three"]
+
+
+async def test_escape_stops_the_reply_and_keeps_its_text(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 4000, rate=200)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: "word word" in shown(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.chat.busy)
+        message = app.chat.session.conversation.messages[-1]
+        assert message.status == "interrupted"
+        assert message.finish_reason == "cancelled"
+        assert message.content.startswith("word word")
+        assert "stopped after" in shown(app)
+
+
+async def test_the_mode_key_changes_the_mode_of_the_next_reply(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "first")
+        await pilot.press("shift+tab")
+        await ask(pilot, "second")
+        replies = [m for m in app.chat.session.conversation.messages if m.role is Role.ASSISTANT]
+        assert [reply.mode for reply in replies] == [Mode.SPEED, Mode.ACCURACY]
+        assert "accuracy" in shown(app).splitlines()[-1]
+
+
+async def test_regenerate_shows_the_new_reply_in_place_of_the_old(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "hello")
+        first = app.chat.session.conversation.messages[-1].id
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: app.chat.session.conversation.messages[-1].id != first)
+        await until(pilot, lambda: not app.chat.busy)
+        assert len(app.screen.query(AssistantTurn)) == 1
+        last = app.chat.session.conversation.messages[-1]
+        assert {m.id for m in app.open_log.siblings(last.id)} == {first, last.id}
+
+
+async def test_a_new_start_finds_the_conversation(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "remember me")
+        await pilot.press("ctrl+q")
+    assert app.return_code == 0
+    again = make_app()
+    async with again.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "remember me" in shown(again))
+        await pilot.press("enter")
+        await until(pilot, lambda: len(again.screen.query(UserTurn)) == 1)
+        assert "That is all." in shown(again)
+
+
+async def test_new_chat_leaves_the_old_one_stored(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "old chat")
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: not app.screen.query(UserTurn))
+        assert [summary.title for summary in app.store.summaries()] == ["old chat"]
+
+
+async def test_delete_moves_the_chat_to_the_trash_and_undo_brings_it_back(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "precious")
+        await command(pilot, "/delete")
+        await until(pilot, lambda: not app.store.summaries())
+        assert list((tmp_path / "trash").glob("*.jsonl"))
+        await command(pilot, "/undo")
+        await until(pilot, lambda: len(app.screen.query(UserTurn)) == 1)
+        assert "precious" in shown(app)
+
+
+async def test_rename_changes_the_title_in_the_file(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "hello")
+        await command(pilot, "/rename Backups")
+        assert [summary.title for summary in app.store.summaries()] == ["Backups"]
+
+
+async def test_leaving_a_chat_while_it_is_answered_keeps_the_text(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 4000, rate=200)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: "word word" in shown(app))
+        left = app.chat.session.conversation.id
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: app.chat.session.conversation.id != left)
+        await until(pilot, lambda: bool(app.store.summaries()))
+        stored = app.store.open(left)
+        await until(pilot, lambda: stored.conversation.messages[-1].status == "interrupted")
+        stored.close()
+
+
+async def test_quitting_during_a_reply_saves_what_was_written(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 4000, rate=200)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: "word word" in shown(app))
+        await pilot.press("ctrl+q")
+        await until(pilot, lambda: app.return_code == 0)
+    (summary,) = app.store.summaries()
+    stored = app.store.open(summary.id)
+    assert stored.conversation.messages[-1].status == "interrupted"
+    assert stored.conversation.messages[-1].content.startswith("word word")
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_app_usable(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app(model=f"echo:{tmp_path}/missing.md")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: "×" in shown(app))
+        assert "no model" in shown(app)
+        await command(pilot, f"/model echo:{tmp_path}/reply.md")
+        await ready(pilot)
+        await ask(pilot, "now?")
+        assert "That is all." in shown(app)
+
+
+async def test_the_system_prompt_of_the_config_is_sent(make_app: MakeApp) -> None:
+    app = make_app(config=Config(system_prompt="Answer in rhyme."))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        plan = app.chat.session.plan("hello")
+        assert plan is not None
+        assert plan.kept[0].role is Role.SYSTEM
+        assert plan.kept[0].content == "Answer in rhyme."
+
+
+async def test_the_view_stays_where_the_reader_scrolled_to(make_app: MakeApp) -> None:
+    app = make_app(reply="line\n\n" * 2000, rate=60)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.chat.transcript.max_scroll_y > 30)
+        await pilot.press("pageup")
+        await pilot.pause()
+        position = app.chat.transcript.scroll_y
+        grown = app.chat.transcript.max_scroll_y
+        await until(pilot, lambda: app.chat.transcript.max_scroll_y > grown + 5)
+        assert app.chat.transcript.scroll_y == position
+        await until(pilot, lambda: "new text below" in shown(app))
+        await pilot.press("ctrl+end")
+        await until(pilot, lambda: app.chat.transcript.at_end)
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.chat.busy)
+
+
+async def test_text_of_the_model_is_neither_markup_nor_control_sequence(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(reply="[@click=app.quit]x[/] [/x] \x1b]52;c;YQ==\x07 \x9b31m <div>kept</div>")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "[/x] [bold]you")
+        screen = shown(app)
+        assert "[/x] [bold]you" in screen
+        assert "[@click=app.quit]x[/] [/x]" in screen
+        assert "<div>kept</div>" in screen
+        assert not any((ord(c) < 32 and c != "\n") or 0x7F <= ord(c) < 0xA0 for c in screen)
+
+
+async def test_a_click_on_a_link_copies_it_and_opens_nothing(make_app: MakeApp) -> None:
+    opened: list[str] = []
+    app = make_app(reply="[bank](https://evil.example/x)")
+    app.open_url = lambda url, *, new_tab=True: opened.append(url)  # type: ignore[method-assign]
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "link")
+        await (
+            app.screen.query_one(Reply)
+            .query("MarkdownParagraph")
+            .first()
+            .action_link(  # type: ignore[attr-defined]
+                "https://evil.example/x"
+            )
+        )
+        await until(pilot, lambda: "https://evil.example/x" in told(app))
+        assert opened == []
+
+
+async def test_copy_takes_the_raw_reply_or_one_code_block(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    copied: list[str] = []
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "hello")
+        app._doer.copy = lambda text, what: copied.append(text)  # type: ignore[method-assign]
+        await pilot.press("ctrl+y")
+        await command(pilot, "/copy 1")
+        assert copied == [REPLY.rstrip(), 'print("first block")\n']
+
+
+async def test_a_problem_in_the_config_file_is_told_on_the_screen(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(config=Config(theme="no-such-theme"))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: 'no theme "no-such-theme"' in told(app))
+        assert app.theme == "tidepool"
+
+
+async def test_the_meter_counts_the_draft(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "some words that are not sent yet")
+        await until(pilot, lambda: "left" in str(app.screen.query_one("#hint", OneLine).render()))
+        status = app.screen.query_one("#status-bar").status  # type: ignore[attr-defined]
+        plan = app.chat.session.plan("some words that are not sent yet")
+        assert plan is not None
+        assert status.prompt_tokens + status.draft_tokens == plan.prompt_tokens

@@ -1,0 +1,137 @@
+from conftest import MakeApp  # type: ignore[import-not-found]
+from test_chat_flow import ask, command, ready, shown, told, type_text, until
+
+from tui_chat.config import Config
+from tui_chat.ui.commands import ACTIONS
+
+
+async def test_ctrl_j_starts_a_new_line_and_enter_sends_both(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "one")
+        await pilot.press("ctrl+j")
+        await type_text(pilot, "two")
+        await pilot.press("enter")
+        await until(pilot, lambda: len(app.chat.session.conversation.messages) == 2)
+        assert app.chat.session.conversation.messages[0].content == "one\ntwo"
+
+
+async def test_up_recalls_earlier_prompts_and_down_returns_to_the_draft(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "alpha")
+        await ask(pilot, "beta")
+        await pilot.press("up")
+        assert app.chat.box.text == "beta"
+        await pilot.press("up")
+        assert app.chat.box.text == "alpha"
+        await pilot.press("down", "down")
+        assert app.chat.box.text == ""
+
+
+async def test_recall_is_filtered_by_what_was_typed(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "alpha")
+        await ask(pilot, "beta")
+        await type_text(pilot, "al")
+        await pilot.press("up")
+        assert app.chat.box.text == "alpha"
+        await pilot.press("down")
+        assert app.chat.box.text == "al"
+
+
+async def test_ctrl_c_clears_the_box_but_the_text_can_be_recalled(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "long thought")
+        await pilot.press("ctrl+c")
+        assert app.chat.box.text == ""
+        await pilot.press("up")
+        assert app.chat.box.text == "long thought"
+
+
+async def test_ctrl_c_and_ctrl_d_leave_only_when_pressed_twice(make_app: MakeApp) -> None:
+    for key in ("ctrl+c", "ctrl+d"):
+        app = make_app()
+        async with app.run_test(size=(100, 40)) as pilot:
+            await ready(pilot)
+            await pilot.press(key)
+            await until(pilot, lambda app=app: "again to quit" in told(app))  # type: ignore[misc]
+            assert app.return_code is None
+            await pilot.press(key)
+            await until(pilot, lambda app=app: app.return_code == 0)  # type: ignore[misc]
+
+
+async def test_escape_does_nothing_when_nothing_runs(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "draft")
+        await pilot.press("escape", "escape")
+        assert app.chat.box.text == "draft"
+        assert app.return_code is None
+
+
+async def test_tab_completes_a_slash_command(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "/ren")
+        await until(pilot, lambda: "/rename TITLE" in shown(app))
+        await pilot.press("tab")
+        assert app.chat.box.text == "/rename "
+
+
+async def test_an_unknown_command_is_not_sent_to_the_model_and_can_be_mended(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await command(pilot, "/nonsense")
+        await until(pilot, lambda: "no command /nonsense" in told(app))
+        assert app.chat.box.text == "/nonsense"
+        assert not app.chat.session.conversation.messages
+
+
+async def test_a_remapped_key_does_the_action_and_the_old_one_does_not(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(config=Config(keymap={"mode": "f6"}))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await pilot.press("f6")
+        await pilot.pause()
+        assert app.chat.mode == "accuracy"
+        await pilot.press("f3")
+        await pilot.pause()
+        assert app.chat.mode == "accuracy"
+
+
+async def test_the_help_screen_shows_every_action(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 60)) as pilot:
+        await ready(pilot)
+        await pilot.press("f1")
+        await pilot.pause()
+        screen = shown(app)
+        for action in ACTIONS:
+            assert action.help in screen
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen is app.chat
+
+
+async def test_every_action_of_the_table_has_a_handler(make_app: MakeApp) -> None:
+    app = make_app()
+    in_the_box = {"send", "newline", "history-previous", "history-next", "complete"}
+    for action in ACTIONS:
+        if action.id not in in_the_box:
+            assert hasattr(app._doer, f"do_{action.id.replace('-', '_')}"), action.id
