@@ -1,5 +1,6 @@
 from conftest import MakeApp  # type: ignore[import-not-found]
 from test_chat_flow import ask, command, ready, shown, told, type_text, until
+from textual.events import Key
 
 from tui_chat.config import Config
 from tui_chat.ui.commands import ACTIONS
@@ -15,6 +16,21 @@ async def test_ctrl_j_starts_a_new_line_and_enter_sends_both(make_app: MakeApp) 
         await pilot.press("enter")
         await until(pilot, lambda: len(app.chat.session.conversation.messages) == 2)
         assert app.chat.session.conversation.messages[0].content == "one\ntwo"
+
+
+async def test_keys_that_arrive_at_once_act_in_the_order_they_were_typed(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        for character in "fast":
+            app.post_message(Key(character, character))
+        app.post_message(Key("enter", "\r"))
+        app.post_message(Key("ctrl+n", None))
+        await until(pilot, lambda: len(app.store.summaries()) == 1)
+        assert app.store.summaries()[0].title == "fast"
+        assert app.chat.box.text == ""
 
 
 async def test_up_recalls_earlier_prompts_and_down_returns_to_the_draft(

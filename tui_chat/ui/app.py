@@ -67,7 +67,7 @@ class TuiChat(App[int], inherit_bindings=False):
     COMMAND_PALETTE_BINDING = "f24"  # ours comes from the action table
     BINDINGS = [
         Binding("ctrl+c", "do('interrupt')", show=False),
-        Binding("ctrl+q", "do('quit')", show=False, priority=True),
+        Binding("ctrl+q", "do('quit')", show=False),
     ]
 
     def __init__(

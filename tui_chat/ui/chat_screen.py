@@ -95,9 +95,7 @@ class ChatScreen(Screen[None]):
         for action in actions:
             if action.id not in INPUT_ACTIONS:
                 for key in action.keys:
-                    self._bindings.bind(
-                        key, f"app.do('{action.id}')", action.help, show=False, priority=True
-                    )
+                    self._bindings.bind(key, f"app.do('{action.id}')", action.help, show=False)
 
     # ---- drawing ----
 

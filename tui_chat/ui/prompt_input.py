@@ -39,42 +39,16 @@ class PromptInput(TextArea):
         self._history = history
         self._position: int | None = None
         self._draft = ""
-        handlers = {
-            "send": "send",
-            "newline": "newline",
-            "history-previous": "recall(-1)",
-            "history-next": "recall(1)",
-            "complete": "complete",
-        }
-        for action in actions:
-            if action.id in handlers:
-                for key in action.keys:
-                    self._bindings.bind(
-                        key, handlers[action.id], action.help, show=False, priority=True
-                    )
-        self._newline_keys = next((a.keys for a in actions if a.id == "newline"), ())
+        self._action_of = {key: action.id for action in actions for key in action.keys}
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """The arrows move the cursor unless it is on the first or last line."""
-        if action == "recall":
-            if parameters == (-1,):
-                return self.cursor_location[0] == 0 and bool(self._matches())
-            return self._position is not None and self.cursor_at_last_line
-        if action == "complete":
-            return self.completion() is not None
-        return super().check_action(action, parameters)
-
-    def action_send(self) -> None:
+    def _send(self) -> None:
         text = self.text
         if text.strip():
             self.set_text("")
             self._position = None
             self.post_message(self.Submitted(text))
 
-    def action_newline(self) -> None:
-        self.insert("\n")
-
-    def action_recall(self, step: int) -> None:
+    def _recall(self, step: int) -> None:
         """Show the earlier (-1) or later (1) prompt; the unsent draft is kept at the end."""
         matches = self._matches()
         if self._position is None:
@@ -89,11 +63,6 @@ class PromptInput(TextArea):
             return
         self._position = position
         self.set_text(matches[position])
-
-    def action_complete(self) -> None:
-        completed = self.completion()
-        if completed is not None:
-            self.set_text(completed)
 
     def _matches(self) -> list[str]:
         """Earlier prompts that begin with what was typed before the walk through them began."""
@@ -124,15 +93,42 @@ class PromptInput(TextArea):
         self.move_cursor(self.document.end)
 
     async def _on_key(self, event: events.Key) -> None:
-        # xterm's modifyOtherKeys sends this name, which cannot be a binding's key.
-        if event.key == "shift+\r" and "shift+enter" in self._newline_keys:
+        # All keys pass through here in the order they were typed. As priority bindings they would
+        # overtake the letters before them, and Enter would send half of what was typed fast.
+        key = "shift+enter" if event.key == "shift+\r" else event.key  # xterm's modifyOtherKeys
+        action = self._action_of.get(key)
+        if action is not None and await self._act(action):
             event.stop()
             event.prevent_default()
-            self.action_newline()
             return
-        if event.is_printable or event.key in ("backspace", "delete"):
+        if event.is_printable or key in ("backspace", "delete"):
             self._position = None
         await super()._on_key(event)
+
+    async def _act(self, action: str) -> bool:
+        """Do the action of a key; False leaves the key to the text area."""
+        match action:
+            case "send":
+                self._send()
+            case "newline":
+                self.insert("\n")
+            case "history-previous":
+                # Above the first line there is nothing to move to, so the arrow recalls.
+                if self.cursor_location[0] != 0 or not self._matches():
+                    return False
+                self._recall(-1)
+            case "history-next":
+                if self._position is None or not self.cursor_at_last_line:
+                    return False
+                self._recall(1)
+            case "complete":
+                completed = self.completion()
+                if completed is None:
+                    return False
+                self.set_text(completed)
+            case _:
+                await self.app.run_action(f"app.do('{action}')")
+        return True
 
     async def _on_paste(self, event: events.Paste) -> None:
         if len(event.text) > HUGE_PASTE:
