@@ -115,10 +115,11 @@ class SafeDriver(linux_driver.LinuxDriver):
 def stray_output_to(path: Path) -> Iterator[None]:
     """Keep what native code prints off the screen: file descriptors 1 and 2 go to `path`.
 
-    Textual draws on `sys.__stderr__`, which keeps the terminal meanwhile.
+    Textual draws on `sys.__stderr__` and measures the terminal of `sys.__stdout__`; both keep
+    the terminal meanwhile.
     """
     screen_fd, kept = os.dup(2), (os.dup(1), os.dup(2))
-    before = sys.__stderr__
+    before = sys.__stdout__, sys.__stderr__
     screen = os.fdopen(screen_fd, "w", encoding="utf-8", errors="backslashreplace")
     try:
         log_fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -129,13 +130,13 @@ def stray_output_to(path: Path) -> Iterator[None]:
     os.dup2(log_fd, 1)
     os.dup2(log_fd, 2)
     os.close(log_fd)
-    sys.__stderr__ = screen  # type: ignore[misc]
+    sys.__stdout__ = sys.__stderr__ = screen  # type: ignore[misc]
     try:
         yield
     finally:
         with contextlib.suppress(OSError, ValueError):
             screen.close()
-        sys.__stderr__ = before  # type: ignore[misc]
+        sys.__stdout__, sys.__stderr__ = before  # type: ignore[misc]
         for number, descriptor in enumerate(kept, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)
