@@ -257,7 +257,7 @@ def _cells(
     """The columns where, model, on disk and state; the first and third go where room is short."""
     where, name, size, state = texts
     cells: list[Column] = [(name, 0, name_word), (state, 12, state_word)]
-    return cells if width < 50 else [(where, 8, "m"), cells[0], (size, -7, "m"), cells[1]]
+    return cells if width < 50 else [(where, 8, "m"), cells[0], (size, -8, "m"), cells[1]]
 
 
 def _head(width: int) -> Sequence[Column]:
