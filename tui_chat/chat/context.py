@@ -97,18 +97,7 @@ def plan_context(
     if tokens > budget:
         target = budget - int(budget * _FREE_AFTER_DROP)
         sizes = [sum(map(count_message, turn)) for turn in turns]
-        excess, start = tokens - target, first
-        while start < last and excess > 0:
-            excess -= sizes[start]
-            start += 1
-        tokens = count_from(start)
-        while start < last and tokens > target:
-            start += 1
-            tokens = count_from(start)
-        while start > first and (earlier := count_from(start - 1)) <= target:
-            start -= 1
-            tokens = earlier
-        first = start
+        first, tokens = _first_within(target, tokens, first, sizes, count_from)
     plan = ContextPlan(
         kept=kept_from(first),
         dropped=tuple(message for turn in turns[:first] for message in turn),
@@ -119,3 +108,26 @@ def plan_context(
     if tokens > budget:
         raise PromptTooLong(plan)
     return plan
+
+
+def _first_within(
+    target: int, tokens: int, first: int, sizes: Sequence[int], count_from: Callable[[int], int]
+) -> tuple[int, int]:
+    """The earliest turn from `first` on with which the prompt fits `target`, and its count.
+
+    The last turn is taken if none fits. `tokens` is the count from `first`; `sizes` only say
+    where to look first, so that few prompts are counted in full.
+    """
+    last = len(sizes) - 1
+    excess, start = tokens - target, first
+    while start < last and excess > 0:
+        excess -= sizes[start]
+        start += 1
+    tokens = count_from(start)
+    while start < last and tokens > target:
+        start += 1
+        tokens = count_from(start)
+    while start > first and (earlier := count_from(start - 1)) <= target:
+        start -= 1
+        tokens = earlier
+    return start, tokens
