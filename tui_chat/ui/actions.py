@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class Actions:
     def __init__(self, app: "TuiChat") -> None:
         self.app = app
         self._trash: str | None = None
+        self._leaving: tuple[str, float] = ("", 0.0)
 
     async def do(self, action_id: str, argument: str | None) -> None:
         """Do an action; `argument` is None when it came from a key instead of a command."""
@@ -59,7 +61,7 @@ class Actions:
         elif chat.box.text:
             self.app.history.add(chat.box.text)
             chat.box.set_text("")
-        elif chat.pressed_twice("ctrl+c"):
+        elif self._pressed_twice("ctrl+c"):
             self.app.quit()
         else:
             self.tell("Press Ctrl+C again to quit.", seconds=2)
@@ -68,10 +70,16 @@ class Actions:
         """Ctrl+D: delete to the right, or quit from an empty box when pressed twice."""
         if self.app.chat.box.text:
             self.app.chat.box.action_delete_right()
-        elif self.app.chat.pressed_twice("ctrl+d"):
+        elif self._pressed_twice("ctrl+d"):
             self.app.quit()
         else:
             self.tell("Press Ctrl+D again to quit.", seconds=2)
+
+    def _pressed_twice(self, key: str) -> bool:
+        """Whether `key` was the last one to ask for leaving, within two seconds."""
+        before, moment = self._leaving
+        self._leaving = (key, time.monotonic())
+        return before == key and time.monotonic() - moment < 2.0
 
     def do_stop(self, argument: str | None) -> None:
         """Stop the reply; while a model loads, /stop (but not a stray Esc) cancels the load."""
@@ -235,7 +243,7 @@ class Actions:
                 ("ref", "/system TEXT"),
                 ("m", " sets it."),
             ]
-        await self.app.chat.show_block(shown)
+        await self.app.chat.notice(shown)
 
     async def do_context(self, _: str | None) -> None:
         plan = self.app.chat.session.plan()
@@ -255,7 +263,7 @@ class Actions:
         parts.append(("m", f"\n{plan.reserved_tokens:,} are kept for the reply, {room:,} are free"))
         if gone:
             parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
-        await self.app.chat.show_block(parts)
+        await self.app.chat.notice(parts)
 
     async def do_model(self, argument: str | None) -> None:
         def chosen(name: str | None) -> None:

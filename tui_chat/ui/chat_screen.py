@@ -7,7 +7,6 @@ told. Everything that is not about this conversation is an action of the app.
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import Event
@@ -24,7 +23,6 @@ from tui_chat.chat.session import Session, SessionError
 from tui_chat.config import Config
 from tui_chat.store.prompt_history import PromptHistory
 from tui_chat.types import (
-    ContextPlan,
     LoadProgress,
     Mode,
     PrefillProgress,
@@ -38,17 +36,17 @@ from tui_chat.ui import welcome
 from tui_chat.ui.commands import Action
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import PromptCounted, ReplyCrashed, SessionEvent
-from tui_chat.ui.ink import InkText, Line, OneLine, Part
+from tui_chat.ui.ink import InkText, Line, OneLine
 from tui_chat.ui.message_view import AssistantTurn, UserTurn
 from tui_chat.ui.prompt_input import PromptInput
-from tui_chat.ui.status_bar import Activity, StatusBar, hint
-from tui_chat.ui.transcript import Transcript, failure
+from tui_chat.ui.reply_painter import ReplyPainter
+from tui_chat.ui.status_bar import Activity, HintRow, StatusBar
+from tui_chat.ui.transcript import Transcript
 
 log = logging.getLogger(__name__)
 
 COUNT_DELAY = 0.2
 """Seconds without a key press before the draft is counted."""
-ACTIVITY_INTERVAL = 0.25
 
 INPUT_ACTIONS = ("send", "newline", "history-previous", "history-next", "complete")
 """Bound by the input box itself."""
@@ -83,14 +81,9 @@ class ChatScreen(Screen[None]):
         self._model_name = model_name
         self._cancel: Event | None = None
         self._queue: list[tuple[str, UserTurn]] = []
-        self._asked: UserTurn | None = None
-        self._live: AssistantTurn | None = None
-        self._reading_since = 0.0
-        self._last_activity = 0.0
-        self._last_delta: TextDelta | None = None
+        self._painter: ReplyPainter | None = None
         self._count_timer: Timer | None = None
         self._generation = 0
-        self._leaving: tuple[str, float] = ("", 0.0)
         self._room_left: int | None = None
         for action in actions:
             if action.id not in INPUT_ACTIONS:
@@ -105,7 +98,7 @@ class ChatScreen(Screen[None]):
             yield Activity()
             with Vertical(id="prompt"):
                 yield PromptInput(tuple(self._actions.values()), lambda: self._history.entries)
-                yield OneLine(id="hint")
+                yield HintRow()
         with Container(id="status"):
             yield StatusBar()
 
@@ -177,7 +170,7 @@ class ChatScreen(Screen[None]):
             rung="no model" if self.session.engine is None else str(self.session.engine.precision)
         )
         way: Line = (("k", self.key("model")), ("m", " choose another model"))
-        await self.transcript.query_one("#page").mount(failure(sentence, way, log=log_path))
+        await self.transcript.add_failure(sentence, way, log=log_path)
         self._show_activity()
         self.transcript.follow()
 
@@ -186,7 +179,7 @@ class ChatScreen(Screen[None]):
         if self._cancel is not None:
             self._cancel.set()
         session.engine = session.engine or self.session.engine
-        self.session, self.busy, self._cancel, self._live = session, False, None, None
+        self.session, self.busy, self._cancel, self._painter = session, False, None, None
         self._queue.clear()
         conversation = session.conversation
         if conversation.messages:
@@ -213,45 +206,28 @@ class ChatScreen(Screen[None]):
             line.show(welcome.where_lines(count, self.key))
 
     async def notice(self, line: Line) -> None:
-        """One muted line of news at the end of the page."""
+        """A paragraph of news at the end of the page."""
         await self.transcript.add_notice(line)
         self.transcript.follow()
 
-    async def show_block(self, parts: Sequence[Part]) -> None:
-        """Several lines of facts at the end of the page, asked for by a command."""
-        await self.transcript.query_one("#page").mount(InkText(parts, classes="notice"))
-        self.transcript.follow()
-
+    @on(Transcript.EndReached)
     def _show_activity(self) -> None:
-        if self.busy:
+        if self.busy and self._painter is not None:
+            self._painter.repaint_figures()
+            return
+        if self.load_progress is not None and self.session.engine is None:
             return
         below = not self.transcript.at_end
         self.query_one(Activity).show_idle(below, self.key("follow"))
 
     def _show_hint(self) -> None:
-        if found := self.box.suggestions()[:4]:
-            tab: Line = (("k", self.key("complete")), ("m", " complete · "))
-            names = [(("ref", action.usage), ("m", f" {action.help}  ")) for action in found]
-            left: list[Line] = [
-                (*tab, *(part for name in names[:count] for part in name))
-                for count in range(len(names), 0, -1)
-            ]
-            self.query_one("#hint", OneLine).show(left)
-            return
-        send = "queue" if self.busy or self.session.engine is None else "send"
-        keys: Line = (
-            ("k", self.key("send")),
-            ("m", f" {send} · "),
-            ("k", self.key("newline")),
-            ("m", " newline"),
+        self.query_one(HintRow).update_hint(
+            self.box.suggestions(),
+            key=self.key,
+            queues=self.busy or self.session.engine is None,
+            draft_tokens=self.query_one(StatusBar).status.draft_tokens,
+            room_left=self._room_left,
         )
-        left, right = hint([keys], self.query_one(StatusBar).status.draft_tokens, self._room_left)
-        if not right:
-            palette: Line = (("k", self.key("palette")), ("m", " palette · "))
-            ends: Line = (("k", "/"), ("m", " commands · "))
-            last: Line = (("k", self.key("help")), ("m", " help"))
-            right = [(*ends, *palette, *last), (*ends, *last), last]
-        self.query_one("#hint", OneLine).show(left, right)
 
     # ---- counting ----
 
@@ -331,8 +307,9 @@ class ChatScreen(Screen[None]):
     def _start(self, asked: UserTurn | None, run: Callable[[Event], Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
         session = self.session
-        self.busy, self._asked, self._live = True, asked, None
-        self._last_delta = None
+        activity = self.query_one(Activity)
+        self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
+        self.busy = True
         self._show_hint()
 
         def job(cancel: Event) -> None:
@@ -352,77 +329,39 @@ class ChatScreen(Screen[None]):
     @on(SessionEvent)
     async def paint_event(self, message: SessionEvent) -> None:
         """Paint one event of the reply; those of a chat that was left are only stored."""
-        if message.session is not self.session:
+        if message.session is not self.session or self._painter is None:
             return
         match message.event:
-            case ReplyStarted(plan=plan, message_id=message_id):
-                await self._reply_started(plan, message_id)
-            case PrefillProgress(done=done, total=total):
-                elapsed = time.monotonic() - self._reading_since
-                if elapsed > ACTIVITY_INTERVAL:
-                    self.query_one(Activity).show_reading(done, total, elapsed, self.key("stop"))
+            case ReplyStarted() as started:
+                await self._painter.started(started, self.session.conversation)
+                self.update_status(prompt_tokens=started.plan.prompt_tokens, draft_tokens=0)
+            case PrefillProgress() as progress:
+                self._painter.prefill(progress)
             case TextDelta() as delta:
-                self._last_delta = delta
-                if self._live is not None:
-                    feed = self._live.feed if delta.kind == "content" else self._live.feed_reasoning
-                    feed(delta.text)
-                if time.monotonic() - self._last_activity >= ACTIVITY_INTERVAL:
-                    self._show_writing()
+                self._painter.delta(delta)
             case ReplyFinished() as finished:
-                await self._reply_finished(finished)
-
-    async def _reply_started(self, plan: ContextPlan, message_id: str) -> None:
-        if self._asked is not None and plan.kept:
-            self._asked.message_id = plan.kept[-1].id
-        self.transcript.set_messages(self.session.conversation.messages)
-        await self.transcript.show_plan(plan)
-        self._live = await self.transcript.add_reply(message_id, self.key("regenerate"))
-        self._reading_since = time.monotonic()
-        self.query_one(Activity).show_reading(0, plan.prompt_tokens, 0.0, self.key("stop"))
-        self.update_status(prompt_tokens=plan.prompt_tokens, draft_tokens=0)
-
-    def _show_writing(self) -> None:
-        delta = self._last_delta
-        if delta is None:
-            return
-        self._last_activity = time.monotonic()
-        self.query_one(Activity).show_writing(
-            delta.completion_tokens,
-            delta.decode_seconds,
-            below=not self.transcript.at_end,
-            stop_key=self.key("stop"),
-            follow_key=self.key("follow"),
-        )
-
-    async def _reply_finished(self, finished: ReplyFinished) -> None:
-        message = finished.message
-        if self._live is None:
-            self._live = await self.transcript.add_reply(message.id, self.key("regenerate"))
-        await self._live.finish(message)
-        if finished.unsaved:
-            await self.transcript.query_one("#page").mount(failure(finished.unsaved))
-        self._end_reply()
-        metrics = message.metrics
-        rate = metrics.tokens_per_second if metrics and metrics.completion_tokens >= 8 else 0.0
-        self.update_status(**({"tokens_per_second": rate} if rate else {}))
-        await self.transcript.trim()
-        await self._send_next()
+                await self._painter.finished(finished)
+                metrics = finished.message.metrics
+                if metrics is not None and metrics.completion_tokens >= 8:
+                    self.update_status(tokens_per_second=metrics.tokens_per_second)
+                await self._end_reply()
 
     @on(ReplyCrashed)
     async def _reply_crashed(self, message: ReplyCrashed) -> None:
-        if message.session is not self.session:
-            return
-        again: Line = (("k", self.key("regenerate")), ("m", " try again"))
-        await self.transcript.query_one("#page").mount(failure(message.sentence, again))
-        self._end_reply()
-        await self._send_next()
+        if message.session is self.session:
+            again: Line = (("k", self.key("regenerate")), ("m", " try again"))
+            await self.transcript.add_failure(message.sentence, again)
+            await self._end_reply()
 
-    def _end_reply(self) -> None:
-        self.busy, self._cancel, self._live, self._asked = False, None, None, None
+    async def _end_reply(self) -> None:
+        self.busy, self._cancel, self._painter = False, None, None
         self.transcript.set_messages(self.session.conversation.messages)
+        await self.transcript.trim()
+        self.update_status()
         self.call_after_refresh(self._show_activity)
         self._show_hint()
         self.count_soon()
+        await self._send_next()
 
     # ---- actions of a conversation ----
 
@@ -464,12 +403,6 @@ class ChatScreen(Screen[None]):
         what += f", repeated {size}-grams blocked" if size else ", no n-gram blocking"
         if self.session.conversation.messages or self.busy:
             await self.notice([("k", str(mode)), ("m", f" from the next reply on: {what}")])
-
-    def pressed_twice(self, key: str) -> bool:
-        """Whether `key` was the last one to ask for leaving, within two seconds."""
-        before, moment = self._leaving
-        self._leaving = (key, time.monotonic())
-        return before == key and time.monotonic() - moment < 2.0
 
     @on(Markdown.LinkClicked)
     async def _link_clicked(self, event: Markdown.LinkClicked) -> None:

@@ -63,8 +63,8 @@ class ModelRow:
         return next((rung for rung in self.rungs if rung.fits), None)
 
 
-def find_models() -> tuple[list[ModelRow], str]:
-    """The models on this machine, and what memory is free in a few words.
+def find_models() -> tuple[list[ModelRow], list[str]]:
+    """The models on this machine, and what memory is free: a few words for each kind.
 
     It reads many files: not for the event loop.
     """
@@ -85,7 +85,7 @@ def find_models() -> tuple[list[ModelRow], str]:
     ]
     gpus = hardware.gpus[:1] if hardware else ()
     free = [f"{_free(gpu)} free on the GPU" for gpu in gpus]
-    return rows, " · ".join([*free, f"{_free(cpu_device())} memory free"])
+    return rows, [*free, f"{_free(cpu_device())} memory free"]
 
 
 def _free(device: "Device") -> str:
@@ -150,7 +150,7 @@ class ModelScreen(Screen[str | None]):
         self._current = current
         self._models: list[ModelRow] = []
         self._shown: list[ModelRow] = []
-        self._free = ""
+        self._free: list[str] = []
         self._loaded = False
 
     def compose(self) -> ComposeResult:
@@ -184,9 +184,10 @@ class ModelScreen(Screen[str | None]):
             log.exception("the models on this machine could not be listed")
             self.notify("The models on this machine could not be listed.", markup=False)
         if all(model.name != self._current for model in self._models):
-            self._models.append(ModelRow(self._current, _kind(self._current)))
+            self._models.insert(0, ModelRow(self._current, _kind(self._current)))
         self._loaded = True
-        self.query_one("#model-title", OneLine).show([[("hi", "Models")]], [[("m", self._free)]])
+        free: list[Line] = [[("m", " · ".join(self._free))], [("m", "".join(self._free[:1]))], []]
+        self.query_one("#model-title", OneLine).show([[("hi", "Models")]], free)
         self._show_rows()
 
     @property
@@ -281,7 +282,8 @@ def _paint_row(
     cells = _cells(width, texts, "name", state_word)
     for part in columns(width, cells):
         named = not isinstance(part, str) and part[0] == "name"
-        parts += mark_hits(part[1], typed, word) if named else [part]
+        hit = typed if typed != model.name else ""
+        parts += mark_hits(part[1], hit, word) if named else [part]
     return [parts]
 
 
@@ -297,8 +299,9 @@ class FitBars(Widget):
         self._model: ModelRow | None = None
 
     def show(self, model: ModelRow | None) -> None:
-        """Show the rungs of another model."""
+        """Show the rungs of another model; nothing where none are known."""
         self._model = model
+        self.display = model is not None and bool(model.rungs)
         self.refresh(layout=True)
 
     def render(self) -> Content:

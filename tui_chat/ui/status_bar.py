@@ -1,9 +1,10 @@
 """The rows around the box: what is happening, the hints, and model, mode, context, memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tui_chat.types import LoadProgress, MemoryUse, Mode
+from tui_chat.ui.commands import Action
 from tui_chat.ui.ink import Line, OneLine, Part, gigabytes, meter, seconds, thousands
 
 
@@ -161,15 +162,59 @@ def _below(key: str) -> list[Line]:
     return [(("hi", "↓ new text below"), "  ", ("k", key), ("m", " to follow")), (("hi", "↓"),)]
 
 
-def hint(left: Sequence[Line], draft_tokens: int, room_left: int | None) -> tuple[list[Line], ...]:
-    """Both sides of the hint row: keys on the left, the draft's size on the right."""
+class HintRow(OneLine):
+    """The row under the text: keys or matching commands on the left, the draft's size right."""
+
+    def __init__(self) -> None:
+        super().__init__(id="hint")
+
+    def update_hint(
+        self,
+        commands: Sequence[Action],
+        *,
+        key: Callable[[str], str],
+        queues: bool,
+        draft_tokens: int,
+        room_left: int | None,
+    ) -> None:
+        """Show what fits the moment; `key` gives the shown key of an action."""
+        if commands:
+            self.show(_command_lines(commands[:4], key("complete")))
+            return
+        keys: Line = (
+            ("k", key("send")),
+            ("m", " queue · " if queues else " send · "),
+            ("k", key("newline")),
+            ("m", " newline"),
+        )
+        right = _draft_lines(draft_tokens, room_left)
+        if not right:
+            palette: Line = (("k", key("palette")), ("m", " palette · "))
+            commands_line: Line = (("k", "/"), ("m", " commands · "))
+            last: Line = (("k", key("help")), ("m", " help"))
+            right = [(*commands_line, *palette, *last), (*commands_line, *last), last]
+        self.show([keys], right)
+
+
+def _command_lines(commands: Sequence[Action], tab: str) -> list[Line]:
+    """As many of the commands as fit, with what they do."""
+    head: Line = (("k", tab), ("m", " complete · "))
+    names = [(("ref", action.usage), ("m", f" {action.help}  ")) for action in commands]
+    return [
+        (*head, *(part for name in names[:count] for part in name))
+        for count in range(len(names), 0, -1)
+    ]
+
+
+def _draft_lines(draft_tokens: int, room_left: int | None) -> list[Line]:
+    """The draft's size and what is left after it, or nothing without a draft."""
     if not draft_tokens or room_left is None:
-        return list(left), []
+        return []
     size = f"{draft_tokens:,} tok"
     if room_left < 0:
         over: Part = ("warn", f"{size} · {-room_left:,} too many: the oldest turns will go")
-        return list(left), [(over,), (("warn", f"{size} · over"),)]
-    return list(left), [
+        return [(over,), (("warn", f"{size} · over"),)]
+    return [
         (("m", "draft "), size, ("m", f" · {room_left:,} left after it and the reply")),
         (size, ("m", f" · {room_left:,} left")),
     ]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from textual.containers import Container, VerticalScroll
+from textual.message import Message as UIMessage
 from textual.widget import Widget
 
 from tui_chat.types import ContextPlan, Conversation, Message, Role
-from tui_chat.ui.ink import InkText, Line, OneLine
+from tui_chat.ui.ink import InkText, Line, OneLine, Part
 from tui_chat.ui.message_view import AssistantTurn, UserTurn, code_blocks
 
 PAGE = 12
@@ -18,8 +19,12 @@ MOST_MOUNTED = 40
 class Transcript(VerticalScroll, can_focus=False):
     """The messages of one conversation, as far as they are mounted."""
 
+    class EndReached(UIMessage):
+        """The reader came to the end, or left it."""
+
     def __init__(self) -> None:
         super().__init__(id="transcript")
+        self._was_at_end = True
         self._page = Container(id="page")
         self._messages: tuple[Message, ...] = ()
         self._first = 0
@@ -85,6 +90,15 @@ class Transcript(VerticalScroll, can_focus=False):
         """Show one muted paragraph of news at the end."""
         await self._page.mount(InkText(line, classes=f"notice {classes}"))
 
+    async def add_failure(self, sentence: str, *ways_out: Line, log: str = "") -> None:
+        """Show a failure at the end: one sentence, ways out, where the details are."""
+        parts: list[Part] = [("err", f"× {sentence}")]
+        for way in ways_out:
+            parts += ["\n", *way]
+        if log:
+            parts.append(("m", f"\nDetails in {log}"))
+        await self._page.mount(InkText(parts, classes="failure"))
+
     def set_messages(self, messages: tuple[Message, ...]) -> None:
         """Tell what the conversation holds now; what is shown is not changed."""
         self._messages = messages
@@ -136,6 +150,9 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
+        if self.at_end != self._was_at_end:
+            self._was_at_end = self.at_end
+            self.post_message(self.EndReached())
         if new_value <= 0 < old_value and self._first > 0 and not self._loading_more:
             self._loading_more = True
             self.call_later(self._load_earlier)
@@ -185,13 +202,3 @@ class Transcript(VerticalScroll, can_focus=False):
             view.set_class(message.id in self._dropped, "-dropped")
             views.append(view)
         return views
-
-
-def failure(sentence: str, *ways_out: Line, log: str = "") -> InkText:
-    """A failure on the page: one sentence, ways out, where the details are."""
-    parts: list[Any] = [("err", f"× {sentence}")]
-    for way in ways_out:
-        parts += ["\n", *way]
-    if log:
-        parts.append(("m", f"\nDetails in {log}"))
-    return InkText(parts, classes="failure")

@@ -1,0 +1,87 @@
+"""Paints the events of one reply: the turn on the page and the row above the box."""
+
+import time
+from collections.abc import Callable
+
+from tui_chat.types import (
+    Conversation,
+    PrefillProgress,
+    ReplyFinished,
+    ReplyStarted,
+    TextDelta,
+)
+from tui_chat.ui.message_view import AssistantTurn, UserTurn
+from tui_chat.ui.status_bar import Activity
+from tui_chat.ui.transcript import Transcript
+
+ACTIVITY_INTERVAL = 0.25
+"""Seconds between repaints of the live figures."""
+
+
+class ReplyPainter:
+    """One reply on the screen, from its prompt to the line under it."""
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        activity: Activity,
+        *,
+        asked: UserTurn | None,
+        key: Callable[[str], str],
+    ) -> None:
+        """`asked` is the view of the prompt, which gets its id once it is stored."""
+        self._transcript = transcript
+        self._activity = activity
+        self._asked = asked
+        self._key = key
+        self._view: AssistantTurn | None = None
+        self._delta: TextDelta | None = None
+        self._reading_since = time.monotonic()
+        self._repainted = 0.0
+
+    async def started(self, event: ReplyStarted, conversation: Conversation) -> None:
+        """The prompt is stored and planned: dim what is dropped, open the reply."""
+        if self._asked is not None and event.plan.kept:
+            self._asked.message_id = event.plan.kept[-1].id
+        self._transcript.set_messages(conversation.messages)
+        await self._transcript.show_plan(event.plan)
+        self._view = await self._transcript.add_reply(event.message_id, self._key("regenerate"))
+        self._reading_since = time.monotonic()
+        self._activity.show_reading(0, event.plan.prompt_tokens, 0.0, self._key("stop"))
+
+    def prefill(self, event: PrefillProgress) -> None:
+        """More of the prompt is read; a short prompt shows no progress."""
+        elapsed = time.monotonic() - self._reading_since
+        if elapsed > ACTIVITY_INTERVAL:
+            self._activity.show_reading(event.done, event.total, elapsed, self._key("stop"))
+
+    def delta(self, event: TextDelta) -> None:
+        """More text."""
+        self._delta = event
+        if self._view is not None:
+            feed = self._view.feed if event.kind == "content" else self._view.feed_reasoning
+            feed(event.text)
+        if time.monotonic() - self._repainted >= ACTIVITY_INTERVAL:
+            self.repaint_figures()
+
+    def repaint_figures(self) -> None:
+        """Show the live figures, or the mark that text arrived below the view."""
+        if self._delta is None:
+            return
+        self._repainted = time.monotonic()
+        self._activity.show_writing(
+            self._delta.completion_tokens,
+            self._delta.decode_seconds,
+            below=not self._transcript.at_end,
+            stop_key=self._key("stop"),
+            follow_key=self._key("follow"),
+        )
+
+    async def finished(self, event: ReplyFinished) -> None:
+        """Paint the rest and how it ended; a reply that never started gets its line as well."""
+        if self._view is None:
+            again = self._key("regenerate")
+            self._view = await self._transcript.add_reply(event.message.id, again)
+        await self._view.finish(event.message)
+        if event.unsaved:
+            await self._transcript.add_failure(event.unsaved)
