@@ -31,11 +31,6 @@ def data_dir() -> Path:
     return _dir("TUI_CHAT_DATA_DIR", platformdirs.user_data_dir(_APP, appauthor=False))
 
 
-def conversations_dir(data: Path | None = None) -> Path:
-    """Folder of the conversation files inside the data folder `data` (default: `data_dir()`)."""
-    return (data or data_dir()) / "conversations"
-
-
 def cache_dir() -> Path:
     """Folder of what can be computed again (`TUI_CHAT_CACHE_DIR`)."""
     return _dir("TUI_CHAT_CACHE_DIR", platformdirs.user_cache_dir(_APP, appauthor=False))

@@ -144,7 +144,7 @@ def _settings(ask: Ask, config: Config) -> GenerationSettings:
 def _open_log(ask: Ask, options: Options, config: Config, engine: Engine) -> ConversationLog:
     if not ask.save:
         return MemoryLog(system_prompt=config.system_prompt)
-    return ConversationStore(files.conversations_dir(options.data_dir)).create(
+    return ConversationStore(options.data_dir or files.data_dir()).create(
         # The question and not what was piped in before it; the session names an untitled one.
         title=one_line(ask.question, TITLE_LENGTH),
         model=engine.name,

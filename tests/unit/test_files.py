@@ -27,11 +27,6 @@ def test_each_folder_has_its_variable_and_a_default(
     assert default.is_absolute() and "tui-chat" in str(default)
 
 
-def test_conversations_live_in_the_data_folder(tmp_path: Path) -> None:
-    assert files.conversations_dir().parent == files.data_dir()
-    assert files.conversations_dir(tmp_path).parent == tmp_path
-
-
 def test_a_folder_that_we_create_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     files.make_private_dir(folder)

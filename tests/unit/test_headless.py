@@ -240,7 +240,7 @@ def test_a_conversation_is_stored_only_on_request(script: Path, tmp_path: Path) 
     assert echo(script, "hi") == 0
     assert not folder.exists() and not files.data_dir().exists()
     assert echo(script, "keep", "this", "--save", "--data-dir", str(folder)) == 0
-    (summary,) = ConversationStore(files.conversations_dir(folder)).summaries()
+    (summary,) = ConversationStore(folder).summaries()
     assert (summary.title, summary.message_count) == ("keep this", 2)
 
 
@@ -275,8 +275,8 @@ def test_a_signal_stops_the_reply_and_prints_what_there_is(
         assert process.stderr.read() == b""
     assert process.returncode == code
     assert first + rest == b"word " * ((len(rest) + 4) // 5 - 1) + b"word\n"
-    (summary,) = ConversationStore(files.conversations_dir()).summaries()
-    log = ConversationStore(files.conversations_dir()).open(summary.id)
+    (summary,) = ConversationStore(files.data_dir()).summaries()
+    log = ConversationStore(files.data_dir()).open(summary.id)
     assert log.conversation.messages[-1].status == "interrupted"
     log.close()
 

@@ -142,16 +142,6 @@ def stray_output_to(path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def why_no_screen() -> str:
-    """Why a full-screen app cannot run here, as one sentence; empty if it can."""
-    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
-    if any(stream is None or stream.closed or not stream.isatty() for stream in streams):
-        return 'tui-chat needs a terminal; for pipes and scripts use: tui-chat ask "…".'
-    if os.environ.get("TERM") == "dumb":
-        return 'TERM is "dumb", which cannot show a screen; use: tui-chat ask "…".'
-    return ""
-
-
 def few_colours(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the terminal shows sixteen colours or none, so that the `terminal` theme is due."""
     if "NO_COLOR" in environ:
