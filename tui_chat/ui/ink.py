@@ -91,9 +91,10 @@ def seconds(value: float) -> str:
     """A duration for reading: 2 ms, 1.9 s, 2 min 05 s."""
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
-    if value < 100:
+    if value < 99.95:
         return f"{value:.1f} s"
-    return f"{value // 60:.0f} min {value % 60:02.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02} s"
 
 
 def when(moment: datetime, now: datetime) -> str:

@@ -5,11 +5,16 @@ from pathlib import Path
 
 from textual.app import App
 from textual.color import ColorParseError
+from textual.command import CommandPalette
 from textual.css.errors import StyleValueError
 from textual.css.stylesheet import Stylesheet, StylesheetParseError
 from textual.css.tokenizer import TokenError
+from textual.dom import DOMNode
+from textual.screen import Screen
 from textual.theme import Theme
+from textual.widget import Widget
 from textual.widgets import Footer, Input, Markdown, OptionList, TextArea
+from textual.widgets._toast import Toast
 
 from tui_chat import files
 
@@ -29,6 +34,21 @@ VARIABLE_DEFAULTS = {
     },
 }
 """Our own theme variables, for themes that do not set them (Textual's built-in ones)."""
+
+
+_STYLED: tuple[type[DOMNode], ...] = (
+    App,
+    Widget,
+    Screen,
+    TextArea,
+    Footer,
+    Markdown,
+    Input,
+    OptionList,
+    CommandPalette,
+    Toast,
+)
+"""What reads the variables of a theme, among Textual's own parts."""
 
 
 def shipped_themes_dir() -> Path:
@@ -60,10 +80,12 @@ def load_theme(path: Path, *, prove: bool = True) -> Theme:
 def _prove(theme: Theme) -> None:
     """Apply the theme to a style sheet: a bad value would else end the app when it is chosen."""
     colours = theme.to_color_system().generate()
-    variables = {**VARIABLE_DEFAULTS, **App().get_css_variables(), **colours}
+    variables = {**VARIABLE_DEFAULTS, **App().get_css_variables(), **colours, **theme.variables}
     sheet = Stylesheet(variables=variables)
-    for widget in (App, TextArea, Footer, Markdown, Input, OptionList):
+    for widget in _STYLED:
         sheet.add_source(widget.DEFAULT_CSS, read_from=(widget.__name__, ""))
+    own = "".join(f"App {{ color: ${name}; }}" for name in VARIABLE_DEFAULTS)
+    sheet.add_source(own, read_from=("own variables", ""))
     sheet.parse()
 
 

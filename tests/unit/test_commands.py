@@ -1,0 +1,137 @@
+import re
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui_chat.ui.commands import (
+    ACTIONS,
+    BY_ID,
+    BY_SLASH,
+    GROUPS,
+    Action,
+    apply_keymap,
+    key_label,
+    key_table,
+)
+
+NEVER_DELIVERED = re.compile(
+    r"""(ctrl\+(h|i|m|left_square_bracket)    # Backspace, Tab, Enter and Esc in disguise
+      | ctrl\+(tab|shift\+tab|enter|[0-9])    # not sent by plain terminals
+      | ctrl\+shift\+[a-z] | (super|cmd|meta)\+.*
+      | ctrl\+[ab])                           # prefix keys of tmux and screen
+    """,
+    re.VERBOSE,
+)
+
+
+def keys_of(actions: tuple[Action, ...], action_id: str) -> tuple[str, ...]:
+    return next(action.keys for action in actions if action.id == action_id)
+
+
+def test_ids_are_unique_and_can_be_written_in_a_config_file() -> None:
+    assert len(BY_ID) == len(ACTIONS)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", action.id) for action in ACTIONS)
+
+
+def test_slash_commands_are_unique() -> None:
+    assert len(BY_SLASH) == sum(bool(action.slash) for action in ACTIONS)
+    assert all(BY_SLASH[action.slash] is action for action in ACTIONS if action.slash)
+
+
+def test_no_key_belongs_to_two_actions() -> None:
+    used = Counter(key for action in ACTIONS for key in action.keys)
+    assert [key for key, count in used.items() if count > 1] == []
+
+
+def test_no_key_is_one_that_terminals_do_not_deliver() -> None:
+    keys = [key for action in ACTIONS for key in action.keys]
+    assert [key for key in keys if NEVER_DELIVERED.fullmatch(key)] == []
+
+
+def test_the_first_key_of_every_action_works_in_a_plain_terminal() -> None:
+    # Shift+Enter and Alt+Enter need a modern keyboard protocol: they may only be second keys.
+    first = [action.keys[0] for action in ACTIONS if action.keys]
+    assert [key for key in first if key in ("shift+enter", "alt+enter")] == []
+
+
+def test_every_action_can_be_reached() -> None:
+    assert [action.id for action in ACTIONS if not action.keys and not action.slash] == []
+    assert all(action.group in GROUPS and action.help for action in ACTIONS)
+
+
+def test_a_key_is_labelled_as_people_write_it() -> None:
+    assert [key_label(key) for key in ("ctrl+n", "shift+tab", "escape", "f1", "pageup")] == [
+        "Ctrl+N",
+        "Shift+Tab",
+        "Esc",
+        "F1",
+        "PgUp",
+    ]
+
+
+def test_an_empty_keymap_changes_nothing() -> None:
+    assert apply_keymap({}) == (ACTIONS, ())
+
+
+def test_a_key_of_the_user_replaces_those_of_the_action() -> None:
+    actions, problems = apply_keymap({"mode": "F6, ctrl+t"})
+    assert keys_of(actions, "mode") == ("f6", "ctrl+t")
+    assert problems == ()
+
+
+def test_a_key_that_is_given_away_is_taken_from_its_old_action() -> None:
+    actions, problems = apply_keymap({"chats": "ctrl+n"})
+    assert keys_of(actions, "chats") == ("ctrl+n",)
+    assert keys_of(actions, "new") == ()
+    assert problems == ()
+
+
+def test_an_empty_text_takes_the_key_away() -> None:
+    actions, _ = apply_keymap({"suspend": ""})
+    assert keys_of(actions, "suspend") == ()
+
+
+def test_an_unknown_action_is_one_sentence_and_the_rest_holds() -> None:
+    actions, problems = apply_keymap({"fly": "f7", "help": "f2"})
+    assert problems == ('keymap: there is no action "fly"; F1 lists them all.',)
+    assert keys_of(actions, "help") == ("f2",)
+
+
+def test_a_key_that_is_given_twice_stays_with_the_first_and_is_told() -> None:
+    actions, problems = apply_keymap({"new": "f7", "chats": "f7"})
+    assert keys_of(actions, "new") == ("f7",)
+    assert keys_of(actions, "chats") == ()
+    assert problems == ('keymap: "f7" is given to new and to chats.',)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*BY_ID, "fly"]),
+        st.lists(st.sampled_from(["f7", "ctrl+n", "ctrl+o", "enter", " ", ""]), max_size=3).map(
+            ",".join
+        ),
+    )
+)
+def test_no_keymap_gives_one_key_to_two_actions(keymap: dict[str, str]) -> None:
+    actions, _ = apply_keymap(keymap)
+    used = Counter(key for action in actions for key in set(action.keys))
+    assert max(used.values(), default=0) <= 1
+    assert [action.id for action in actions] == [action.id for action in ACTIONS]
+
+
+def test_the_key_table_holds_every_action_once() -> None:
+    lines = key_table().splitlines()
+    assert len([line for line in lines if line.startswith("  ")]) == len(ACTIONS)
+    for action in ACTIONS:
+        assert any(
+            action.help in line and action.key_label in line and action.usage in line
+            for line in lines
+        )
+    assert max(map(len, lines)) <= 110
+
+
+def test_the_key_table_shows_the_keys_of_the_user() -> None:
+    actions, _ = apply_keymap({"new": "f7"})
+    line = next(line for line in key_table(actions).splitlines() if "start a new chat" in line)
+    assert "F7" in line and "Ctrl+N" not in line
