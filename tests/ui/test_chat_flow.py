@@ -309,6 +309,18 @@ async def test_text_of_the_model_is_neither_markup_nor_control_sequence(
         assert not any((ord(c) < 32 and c != "\n") or 0x7F <= ord(c) < 0xA0 for c in screen)
 
 
+async def test_a_code_block_that_arrives_in_pieces_gets_its_language(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        view = await app.chat.transcript.add_reply("id", "")
+        view.feed("```")
+        await until(pilot, lambda: bool(app.screen.query(".fence-head")))
+        view.feed("python\nprint(1)\n```\n")
+        head = app.screen.query_one(".fence-head", OneLine)
+        await until(pilot, lambda: "python" in str(head.render()))
+
+
 async def test_a_click_on_a_link_copies_it_and_opens_nothing(make_app: MakeApp) -> None:
     opened: list[str] = []
     app = make_app(reply="[bank](https://evil.example/x)")

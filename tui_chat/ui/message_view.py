@@ -58,12 +58,19 @@ class Fence(MarkdownFence):
         return highlight(code.rstrip("\n"), language=language or None, theme=CodePalette)
 
     def compose(self) -> ComposeResult:
+        yield OneLine(*self._head(), classes="fence-head")
+        yield Label(self._highlighted_code, id="code-content", expand=True)
+
+    def _head(self) -> tuple[list[Line], list[Line]]:
         reply = self._markdown
         number = reply.number_of(self) if isinstance(reply, Reply) else 0
-        yield OneLine(
-            [[("m", self.lexer or "text")]], [[("m", f"/copy {number}")]], classes="fence-head"
-        )
-        yield Label(self._highlighted_code, id="code-content", expand=True)
+        return [[("m", self.lexer or "text")]], [[("m", f"/copy {number}")]]
+
+    def _copy_context(self, block: MarkdownBlock) -> None:
+        super()._copy_context(block)
+        # While a reply streams, the language can arrive after the fence was opened.
+        for head in self.query(OneLine):
+            head.show(*self._head())
 
 
 class Reply(Markdown):
