@@ -212,6 +212,21 @@ async def test_delete_moves_the_chat_to_the_trash_and_undo_brings_it_back(
         assert "precious" in shown(app)
 
 
+async def test_deleting_the_open_chat_from_the_list_leaves_a_new_one(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "gone soon")
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "gone soon" in shown(app))
+        await pilot.press("ctrl+d")
+        await until(pilot, lambda: not app.store.summaries())
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.chat and not app.screen.query(UserTurn))
+        await ask(pilot, "fresh")
+        assert [summary.title for summary in app.store.summaries()] == ["fresh"]
+
+
 async def test_rename_changes_the_title_in_the_file(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(160, 40)) as pilot:

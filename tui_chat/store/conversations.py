@@ -145,6 +145,10 @@ class ConversationStore:
                     f"The chat could not be restored because {reason_of(error)}."
                 ) from error
 
+    def is_deleted(self, conversation_id: str) -> bool:
+        """Whether a conversation is in the trash."""
+        return self._path(self._trash, conversation_id).exists()
+
     def search(self, text: str, limit: int = 50) -> list[tuple[ConversationSummary, str]]:
         """Conversations that hold `text` in the title or a message, last used first.
 

@@ -172,8 +172,11 @@ class Actions:
 
     def do_chats(self, _: str | None) -> None:
         def opened(conversation_id: str | None) -> None:
-            if conversation_id and conversation_id != self.app.chat.session.conversation.id:
+            here = self.app.open_log.id
+            if conversation_id and conversation_id != here:
                 self.app.run_worker(self.open_chat(conversation_id), exit_on_error=False)
+            elif not conversation_id and self.app.store.is_deleted(here):
+                self.app.run_worker(self._show(self.app.new_log()), exit_on_error=False)
 
         self.app.push_screen(LibraryScreen(self.app.store), opened)
 
