@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tui_chat.engine.attention import use_packed_attention
+from tui_chat.engine.cpu_linear import widen_products
 from tui_chat.engine.sampling import Sampler
 from tui_chat.types import FinishReason, PrefillProgress
 
@@ -41,7 +42,7 @@ class ForwardPass:
     """Runs a causal LM over new ids and a cache, the fast way for this device."""
 
     def __init__(self, model: Any) -> None:
-        """Prepare `model` (transformers, eval mode); on a CPU its attention may be switched."""
+        """Prepare `model` (transformers, eval mode); on a CPU its layers may be switched."""
         self.model = model
         parameters = inspect.signature(model.forward).parameters
         self.device = torch.device(model.device)
@@ -55,6 +56,7 @@ class ForwardPass:
         self._avoids_onednn = is_cpu and model.dtype == torch.bfloat16
         if is_cpu:
             use_packed_attention(model)
+            widen_products(model)
 
     def __call__(self, token_ids: Sequence[int], cache: KVCache) -> Tensor:
         """Append `token_ids` to `cache`; logits (vocabulary,) that follow the last of them."""
