@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
 from textual.pilot import Pilot
 
@@ -389,3 +390,19 @@ async def test_the_meter_counts_the_draft(make_app: MakeApp) -> None:
         plan = app.chat.session.plan("some words that are not sent yet")
         assert plan is not None
         assert status.prompt_tokens + status.draft_tokens == plan.prompt_tokens
+
+
+async def test_a_theme_of_the_user_can_be_set_and_replaces_a_shipped_one(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own" / "themes"
+    folder.mkdir(parents=True)
+    (folder / "tidepool.toml").write_text('name = "tidepool"\nprimary = "#123456"\n')
+    (folder / "mine.toml").write_text('name = "mine"\nprimary = "#654321"\n')
+    monkeypatch.setenv("TUI_CHAT_CONFIG_DIR", str(tmp_path / "own"))
+    app = make_app(config=Config(theme="mine"))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        assert app.current_theme.primary == "#654321"
+        await command(pilot, "/theme tidepool")
+        assert app.current_theme.primary == "#123456"

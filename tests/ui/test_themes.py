@@ -6,9 +6,10 @@ from textual.color import Color
 from textual.theme import Theme
 
 from tui_chat.ui import themes
+from tui_chat.ui.theme_proof import prove
 
 SHIPPED = sorted(themes.shipped_themes_dir().glob("*.toml"))
-RGB = [path for path in SHIPPED if not themes.load_theme(path, prove=False).ansi]
+RGB = [path for path in SHIPPED if not themes.read_theme(path).ansi]
 """Those with colours of their own; the others have those of the terminal."""
 PAIRS = {
     "foreground": ("background", "surface", "code", "panel"),
@@ -61,7 +62,8 @@ def test_contrast_is_measured_as_wcag_does() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_theme_can_be_applied(path: Path) -> None:
-    theme = themes.load_theme(path, prove=True)
+    theme = themes.read_theme(path)
+    prove(theme, path.name)
     assert theme.name == path.stem
     missing = set(themes.VARIABLE_DEFAULTS) - set(theme.variables)
     assert missing == set()
@@ -69,7 +71,7 @@ def test_every_shipped_theme_can_be_applied(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RGB, ids=lambda path: path.stem)
 def test_text_is_readable_on_every_ground_it_is_shown_on(path: Path) -> None:
-    theme = themes.load_theme(path, prove=False)
+    theme = themes.read_theme(path)
     pairs = [pair for text, grounds in PAIRS.items() for pair in product([text], grounds)]
     low = {
         pair: round(ratio, 2)
@@ -80,8 +82,7 @@ def test_text_is_readable_on_every_ground_it_is_shown_on(path: Path) -> None:
 
 
 def test_there_is_a_dark_a_light_and_a_sixteen_colour_theme() -> None:
-    found, problems = themes.load_themes()
-    assert problems == ()
+    found = {theme.name: theme for theme in themes.shipped_themes()}
     assert found[themes.DEFAULT_THEME].dark
     assert any(not theme.dark for theme in found.values())
     assert found[themes.TERMINAL_THEME].ansi
@@ -108,7 +109,7 @@ def test_a_broken_theme_file_is_one_sentence_that_names_it(tmp_path: Path, text:
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"^Theme mine\.toml .*[^\n]$") as caught:
-        themes.load_theme(path)
+        prove(themes.read_theme(path), path.name)
     assert "\n" not in str(caught.value)
 
 
@@ -117,7 +118,7 @@ def test_a_theme_file_that_is_not_text_or_cannot_be_read_is_one_sentence(tmp_pat
     path.write_bytes(b"\xff\xfe name")
     for wrong in (path, tmp_path / "gone.toml", tmp_path):
         with pytest.raises(ValueError, match=r"^Theme "):
-            themes.load_theme(wrong)
+            themes.read_theme(wrong)
 
 
 def test_a_broken_theme_of_the_user_leaves_the_others(home: Path) -> None:
@@ -125,13 +126,6 @@ def test_a_broken_theme_of_the_user_leaves_the_others(home: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "broken.toml").write_text("name =")
     (folder / "mine.toml").write_text(MINIMAL)
-    found, problems = themes.load_themes()
-    assert {"mine", "tidepool", "foreshore", "terminal"} <= set(found)
+    found, problems = themes.user_themes()
+    assert [theme.name for theme in found] == ["mine"]
     assert len(problems) == 1 and "broken.toml" in problems[0]
-
-
-def test_a_theme_of_the_user_replaces_a_shipped_one_of_that_name(home: Path) -> None:
-    folder = home / "config" / "themes"
-    folder.mkdir(parents=True)
-    (folder / "tidepool.toml").write_text('name = "tidepool"\nprimary = "#123456"\n')
-    assert themes.load_themes()[0]["tidepool"].primary == "#123456"

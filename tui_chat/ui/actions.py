@@ -1,4 +1,8 @@
-"""What each action of the table does, except those that the input box does itself."""
+"""What each action of the table does, except those that the input box does itself.
+
+The other screens are imported when they are opened: each import here would delay the first
+frame.
+"""
 
 import os
 import shlex
@@ -14,12 +18,8 @@ from typing import TYPE_CHECKING
 from tui_chat import files
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
-from tui_chat.ui import terminal, themes
-from tui_chat.ui.help_screen import HelpScreen
+from tui_chat.ui import terminal
 from tui_chat.ui.ink import Line, Part
-from tui_chat.ui.library_screen import LibraryScreen
-from tui_chat.ui.message_view import code_blocks
-from tui_chat.ui.model_screen import ModelScreen
 
 if TYPE_CHECKING:
     from tui_chat.ui.app import TuiChat
@@ -99,6 +99,8 @@ class Actions:
             self.tell("The modes are speed and accuracy, for example: /mode speed")
 
     def do_copy(self, argument: str | None) -> None:
+        from tui_chat.ui.message_view import code_blocks
+
         replies = [
             message.content
             for message in self.app.chat.session.conversation.messages
@@ -171,6 +173,8 @@ class Actions:
         self.app.engine_thread.submit(job)
 
     def do_chats(self, _: str | None) -> None:
+        from tui_chat.ui.library_screen import LibraryScreen
+
         def opened(conversation_id: str | None) -> None:
             here = self.app.open_log.id
             if conversation_id and conversation_id != here:
@@ -269,6 +273,8 @@ class Actions:
         await self.app.chat.notice(parts)
 
     async def do_model(self, argument: str | None) -> None:
+        from tui_chat.ui.model_screen import ModelScreen
+
         def chosen(name: str | None) -> None:
             if name:
                 self.app.switch_model(name)
@@ -287,10 +293,12 @@ class Actions:
         elif argument in self.app.available_themes:
             self.app.theme = argument
         else:
-            names = ", ".join(sorted(themes.load_themes()[0]))
+            names = ", ".join(sorted(self.app.available_themes))
             self.tell(f"There is no such theme; there are {names}.")
 
     def do_help(self, _: str | None) -> None:
+        from tui_chat.ui.help_screen import HelpScreen
+
         self.app.push_screen(HelpScreen(self.app.actions, self.app.loaded.path, files.log_path()))
 
     def do_suspend(self, _: str | None) -> None:

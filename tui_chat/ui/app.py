@@ -92,45 +92,45 @@ class TuiChat(App[int], inherit_bindings=False):
         self.history = history
         self.engine: Engine | None = None
         self.engine_thread = EngineThread()
-        self.actions, self._problems = apply_keymap(config.keymap)
+        self.actions, problems = apply_keymap(config.keymap)
         self._open_engine = open_engine
         self._load_cancel: threading.Event | None = None
         self._doer = Actions(self)
         self.open_log = self.new_log()
         self.failed = False
         self._ending = False
-        self._start_theme = themes.TERMINAL_THEME if plain else config.theme
+        self._user_themes_read = False
+        theme_problems = self._set_first_theme(themes.TERMINAL_THEME if plain else config.theme)
+        self._problems = (*loaded.problems, *problems, *theme_problems)
+        self.chat = ChatScreen(
+            session=self._session(self.open_log),
+            engine_thread=self.engine_thread,
+            actions=self.actions,
+            config=config,
+            history=history,
+            count_chats=lambda: len(store.summaries()),
+            model_name=model_name(spec),
+        )
 
     # ---- life ----
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return themes.VARIABLE_DEFAULTS
 
-    async def on_mount(self) -> None:
-        found, problems = themes.load_themes()
-        for theme in found.values():
-            self.register_theme(theme)
-        self._set_theme(self._start_theme)
-        self._problems = (*self.loaded.problems, *self._problems, *problems)
-        self.chat = ChatScreen(
-            session=self._session(self.open_log),
-            engine_thread=self.engine_thread,
-            actions=self.actions,
-            config=self.loaded.config,
-            history=self.history,
-            count_chats=lambda: len(self.store.summaries()),
-            model_name=model_name(self.spec),
-        )
-        await self.push_screen(self.chat)
+    def get_default_screen(self) -> Screen[Any]:
+        # The chat itself, so that no empty screen is styled and drawn before it.
+        return self.chat
+
+    def on_mount(self) -> None:
         self._catch_signals()
         self.engine_thread.start()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        """After the first frame: say what is wrong with the config, and load the model."""
-        for problem in self._problems:
-            self.notify(problem, severity="warning", timeout=15, markup=False)
+        """After the first frame: load the model, the user's themes, and say what is wrong."""
         self.load_model(self.spec)
+        for problem in (*self._problems, *self._register_user_themes()):
+            self.notify(problem, severity="warning", timeout=15, markup=False)
 
     def _session(self, conversation_log: ConversationLog) -> Session:
         reserved = self.loaded.config.reserved_tokens
@@ -146,12 +146,28 @@ class TuiChat(App[int], inherit_bindings=False):
         await self.chat.show_session(self._session(conversation_log))
         return old
 
-    def _set_theme(self, name: str) -> None:
+    def _set_first_theme(self, name: str) -> tuple[str, ...]:
+        """Set the theme before the style sheet is read; one sentence per problem with it."""
+        for theme in themes.shipped_themes():
+            self.register_theme(theme)
+        problems = () if name in self.available_themes else self._register_user_themes()
         if name not in self.available_themes:
-            problem = f'There is no theme "{sanitize(name)}"; /theme lists them.'
-            self._problems = (*self._problems, problem)
+            problems += (f'There is no theme "{sanitize(name)}"; /theme lists them.',)
             name = themes.DEFAULT_THEME
-        self.theme = name
+        self._kept_theme = name
+        self.set_reactive(App.theme, name)
+        self.stylesheet.set_variables(self.get_css_variables())
+        return problems
+
+    def _register_user_themes(self) -> tuple[str, ...]:
+        """Make the user's own themes known, once; one sentence per file that is no theme."""
+        if self._user_themes_read:
+            return ()
+        self._user_themes_read = True
+        found, problems = themes.user_themes()
+        for theme in found:
+            self.register_theme(theme)
+        return problems
 
     def _catch_signals(self) -> None:
         """A closed terminal or a kill stops the reply and saves it; then the process ends."""
@@ -289,8 +305,8 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def watch_theme(self, theme: str) -> None:
         """Remember a theme that was chosen, in the config file."""
-        if self.is_running and theme != self._start_theme and not self.loaded.damaged:
-            self._start_theme = theme
+        if self.is_running and theme != self._kept_theme and not self.loaded.damaged:
+            self._kept_theme = theme
             try:
                 save_setting(self.loaded, "theme", theme)
             except ConfigError as error:

@@ -1,0 +1,51 @@
+"""Proves that a theme can be applied: a bad value would else end the app when it is chosen."""
+
+from textual.app import App
+from textual.color import ColorParseError
+from textual.command import CommandPalette
+from textual.css.errors import StyleValueError
+from textual.css.stylesheet import Stylesheet, StylesheetParseError
+from textual.css.tokenizer import TokenError
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.theme import Theme
+from textual.widget import Widget
+from textual.widgets import Footer, Input, Markdown, OptionList, TextArea
+from textual.widgets._toast import Toast
+
+from tui_chat.ui.themes import VARIABLE_DEFAULTS
+
+STYLED: tuple[type[DOMNode], ...] = (
+    App,
+    Widget,
+    Screen,
+    TextArea,
+    Footer,
+    Markdown,
+    Input,
+    OptionList,
+    CommandPalette,
+    Toast,
+)
+"""What reads the variables of a theme, among Textual's own parts."""
+
+
+def prove(theme: Theme, name: str) -> None:
+    """Apply `theme` to a style sheet of its own.
+
+    Raises:
+        ValueError: one sentence that names the file `name` and what is wrong with it.
+    """
+    try:
+        colours = theme.to_color_system().generate()
+        variables = {**VARIABLE_DEFAULTS, **App().get_css_variables(), **colours, **theme.variables}
+        sheet = Stylesheet(variables=variables)
+        for widget in STYLED:
+            sheet.add_source(widget.DEFAULT_CSS, read_from=(widget.__name__, ""))
+        own = "".join(f"App {{ color: ${name}; }}" for name in VARIABLE_DEFAULTS)
+        sheet.add_source(own, read_from=("own variables", ""))
+        sheet.parse()
+    except (TokenError, StylesheetParseError, StyleValueError) as error:
+        raise ValueError(f"Theme {name} has a value that is not a colour or style.") from error
+    except (ColorParseError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"Theme {name} cannot be used: {error}") from error
