@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import os
 import platform
 import sys
@@ -286,6 +287,7 @@ def _run(argv: Sequence[str]) -> int:
         return _ask(args, options, parser)
     if sentence := _why_no_screen():
         return _fail(sentence, USAGE)
+    gc.disable()  # until the first frame: nothing that is imported becomes garbage
     from tui_chat.ui.app import run_app
 
     return run_app(options)

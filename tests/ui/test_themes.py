@@ -6,7 +6,7 @@ from textual.color import Color
 from textual.theme import Theme
 
 from tui_chat.ui import themes
-from tui_chat.ui.theme_proof import prove
+from tui_chat.ui.theme_proof import prove, user_themes
 
 SHIPPED = sorted(themes.shipped_themes_dir().glob("*.toml"))
 RGB = [path for path in SHIPPED if not themes.read_theme(path).ansi]
@@ -126,6 +126,6 @@ def test_a_broken_theme_of_the_user_leaves_the_others(home: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "broken.toml").write_text("name =")
     (folder / "mine.toml").write_text(MINIMAL)
-    found, problems = themes.user_themes()
+    found, problems = user_themes()
     assert [theme.name for theme in found] == ["mine"]
     assert len(problems) == 1 and "broken.toml" in problems[0]

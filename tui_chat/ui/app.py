@@ -1,6 +1,7 @@
 """Wires config, store, engine and screens together: start, model, conversation, end."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -99,6 +100,7 @@ class TuiChat(App[int], inherit_bindings=False):
         self.open_log = self.new_log()
         self.failed = False
         self._ending = False
+        self._painted = False
         self._user_themes_read = False
         theme_problems = self._set_first_theme(themes.TERMINAL_THEME if plain else config.theme)
         self._problems = (*loaded.problems, *problems, *theme_problems)
@@ -126,8 +128,16 @@ class TuiChat(App[int], inherit_bindings=False):
         self.engine_thread.start()
         self.call_after_refresh(self._begin)
 
+    def refresh_css(self, animate: bool = True) -> None:
+        # Textual asks for this once before the first frame, when the theme is announced; the
+        # style sheet was read with that theme already, and reading it again takes 40 ms.
+        if self._painted:
+            super().refresh_css(animate)
+
     def _begin(self) -> None:
         """After the first frame: load the model, the user's themes, and say what is wrong."""
+        self._painted = True
+        gc.enable()
         self.load_model(self.spec)
         for problem in (*self._problems, *self._register_user_themes()):
             self.notify(problem, severity="warning", timeout=15, markup=False)
@@ -161,10 +171,12 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def _register_user_themes(self) -> tuple[str, ...]:
         """Make the user's own themes known, once; one sentence per file that is no theme."""
-        if self._user_themes_read:
+        if self._user_themes_read or not themes.user_theme_files():
             return ()
         self._user_themes_read = True
-        found, problems = themes.user_themes()
+        from tui_chat.ui.theme_proof import user_themes
+
+        found, problems = user_themes()
         for theme in found:
             self.register_theme(theme)
         return problems

@@ -17,7 +17,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Markdown, OptionList, TextArea
+from textual.widgets import OptionList, TextArea
 
 from tui_chat.chat.session import Session, SessionError
 from tui_chat.config import Config
@@ -37,11 +37,11 @@ from tui_chat.ui.commands import Action
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import PromptCounted, ReplyCrashed, SessionEvent
 from tui_chat.ui.ink import InkText, Line, OneLine
-from tui_chat.ui.message_view import AssistantTurn, UserTurn
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
 from tui_chat.ui.status_bar import Activity, HintRow, StatusBar
 from tui_chat.ui.transcript import Transcript
+from tui_chat.ui.user_turn import UserTurn
 
 log = logging.getLogger(__name__)
 
@@ -382,9 +382,7 @@ class ChatScreen(Screen[None]):
             self.app.notify("No model is loaded yet.", markup=False)
             return
         if messages[-1].role is Role.ASSISTANT:
-            for view in self.query(AssistantTurn):
-                if view.message_id == messages[-1].id:
-                    await view.remove()
+            await self.transcript.remove_message(messages[-1].id)
         await self.query(".failure").remove()
         mode, settings = self.mode, self._config.settings(self.mode)
         self._start(
@@ -403,8 +401,3 @@ class ChatScreen(Screen[None]):
         what += f", repeated {size}-grams blocked" if size else ", no n-gram blocking"
         if self.session.conversation.messages or self.busy:
             await self.notice([("k", str(mode)), ("m", f" from the next reply on: {what}")])
-
-    @on(Markdown.LinkClicked)
-    async def _link_clicked(self, event: Markdown.LinkClicked) -> None:
-        event.stop()
-        await self.app.run_action(f"app.link({event.href!r})")

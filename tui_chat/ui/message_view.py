@@ -1,10 +1,14 @@
-"""One message on the page: the user's band, the streamed Markdown reply, the line under it."""
+"""One reply on the page: reasoning, streamed Markdown, the line under it.
+
+Imported when the first reply is shown: the Markdown machinery would delay the first frame.
+"""
 
 import re
 import time
 
 from markdown_it import MarkdownIt
 from pygments.token import Token
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
@@ -94,18 +98,6 @@ class Reply(Markdown):
     def number_of(self, fence: Fence) -> int:
         """The number of a code block that is mounted here, counted through the conversation."""
         return self._first_fence + list(self.query(Fence)).index(fence) + 1
-
-
-class UserTurn(InkText):
-    """What the user typed, on the raised band."""
-
-    def __init__(self, text: str, *, message_id: str = "", waiting: bool = False) -> None:
-        parts: list[Part] = [text]
-        if waiting:
-            parts.append(("m", "  waiting"))
-        super().__init__(parts, classes="user-turn -waiting" if waiting else "user-turn")
-        self.message_id = message_id
-        self.text = text
 
 
 class Reasoning(InkText, can_focus=True):
@@ -261,6 +253,11 @@ class AssistantTurn(Vertical):
         else:
             await self._paint()
         self._show_end(message)
+
+    @on(Markdown.LinkClicked)
+    async def _link_clicked(self, event: Markdown.LinkClicked) -> None:
+        event.stop()
+        await self.app.run_action(f"app.link({event.href!r})")
 
     def _schedule(self) -> None:
         if self._scheduled or not self.is_attached:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tui_chat.types import (
     Conversation,
@@ -10,9 +11,12 @@ from tui_chat.types import (
     ReplyStarted,
     TextDelta,
 )
-from tui_chat.ui.message_view import AssistantTurn, UserTurn
 from tui_chat.ui.status_bar import Activity
 from tui_chat.ui.transcript import Transcript
+from tui_chat.ui.user_turn import UserTurn
+
+if TYPE_CHECKING:
+    from tui_chat.ui.message_view import AssistantTurn
 
 ACTIVITY_INTERVAL = 0.25
 """Seconds between repaints of the live figures."""

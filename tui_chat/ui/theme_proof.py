@@ -1,4 +1,8 @@
-"""Proves that a theme can be applied: a bad value would else end the app when it is chosen."""
+"""Reads the user's themes and proves that they can be applied: a bad value would else end the
+app when it is chosen.
+
+Imported when there are such themes: it loads every widget that a theme colours.
+"""
 
 from textual.app import App
 from textual.color import ColorParseError
@@ -13,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, Input, Markdown, OptionList, TextArea
 from textual.widgets._toast import Toast
 
-from tui_chat.ui.themes import VARIABLE_DEFAULTS
+from tui_chat.ui.themes import VARIABLE_DEFAULTS, read_theme, user_theme_files
 
 STYLED: tuple[type[DOMNode], ...] = (
     App,
@@ -49,3 +53,18 @@ def prove(theme: Theme, name: str) -> None:
         raise ValueError(f"Theme {name} has a value that is not a colour or style.") from error
     except (ColorParseError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"Theme {name} cannot be used: {error}") from error
+
+
+def user_themes() -> tuple[list[Theme], tuple[str, ...]]:
+    """The themes in the config folder that can be applied, and one sentence per bad file."""
+    found: list[Theme] = []
+    problems: list[str] = []
+    for path in user_theme_files():
+        try:
+            theme = read_theme(path)
+            prove(theme, path.name)
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            found.append(theme)
+    return found, tuple(problems)

@@ -51,21 +51,6 @@ def shipped_themes() -> list[Theme]:
     return [read_theme(path) for path in sorted(shipped_themes_dir().glob("*.toml"))]
 
 
-def user_themes() -> tuple[list[Theme], tuple[str, ...]]:
-    """The themes in the config folder that can be applied, and one sentence per bad file."""
-    paths = sorted((files.config_dir() / "themes").glob("*.toml"))
-    if not paths:
-        return [], ()
-    from tui_chat.ui.theme_proof import prove  # loads every widget that a theme colours
-
-    found: list[Theme] = []
-    problems: list[str] = []
-    for path in paths:
-        try:
-            theme = read_theme(path)
-            prove(theme, path.name)
-        except ValueError as error:
-            problems.append(str(error))
-        else:
-            found.append(theme)
-    return found, tuple(problems)
+def user_theme_files() -> list[Path]:
+    """The theme files in the config folder; `theme_proof` reads them."""
+    return sorted((files.config_dir() / "themes").glob("*.toml"))

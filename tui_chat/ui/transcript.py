@@ -1,7 +1,7 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.containers import Container, VerticalScroll
 from textual.message import Message as UIMessage
@@ -9,7 +9,10 @@ from textual.widget import Widget
 
 from tui_chat.types import ContextPlan, Conversation, Message, Role
 from tui_chat.ui.ink import InkText, Line, OneLine, Part
-from tui_chat.ui.message_view import AssistantTurn, UserTurn, code_blocks
+from tui_chat.ui.user_turn import UserTurn
+
+if TYPE_CHECKING:
+    from tui_chat.ui.message_view import AssistantTurn
 
 PAGE = 12
 """Messages that are mounted at a time; many mounted replies make every action slow."""
@@ -74,8 +77,10 @@ class Transcript(VerticalScroll, can_focus=False):
         self.follow()
         return view
 
-    async def add_reply(self, message_id: str, again: str) -> AssistantTurn:
+    async def add_reply(self, message_id: str, again: str) -> "AssistantTurn":
         """Show an empty reply at the end, to be fed; waiting prompts stay behind it."""
+        from tui_chat.ui.message_view import AssistantTurn, code_blocks
+
         blocks = sum(
             len(code_blocks(message.content))
             for message in self._messages
@@ -185,7 +190,15 @@ class Transcript(VerticalScroll, can_focus=False):
         title: Line = [("hi", conversation.title or "New chat")]
         return [OneLine([title], [[("m", f"started {started:%d %b %H:%M}")], []], classes="title")]
 
+    async def remove_message(self, message_id: str) -> None:
+        """Take one message off the page; the conversation still holds it."""
+        for view in self._page.children:
+            if getattr(view, "message_id", "") == message_id:
+                await view.remove()
+
     def _views(self, start: int, stop: int | None) -> list[Widget]:
+        from tui_chat.ui.message_view import AssistantTurn, code_blocks
+
         blocks = sum(
             len(code_blocks(message.content))
             for message in self._messages[:start]
