@@ -1,0 +1,143 @@
+"""The command line of `tui-chat bench`: which rows, how often, as a table or as JSON."""
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from tui_chat.bench.harness import (
+    BenchError,
+    Report,
+    Row,
+    Setup,
+    as_json,
+    as_table,
+    describe_machine,
+)
+
+USAGE = 2
+SHAPES = ("0.5b", "30m")
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One name that the command line takes: a module with `measure(setup, report)`."""
+
+    name: str
+    module: str
+    help: str
+    by_default: bool = True
+
+    def measure(self, setup: Setup, report: Report) -> Iterator[Row]:
+        """Run it; its module is imported only now.
+
+        Raises:
+            BenchError: something that it needs is missing or failed.
+        """
+        measure: Callable[[Setup, Report], Iterator[Row]] = importlib.import_module(
+            f"tui_chat.bench.{self.module}"
+        ).measure
+        return measure(setup, report)
+
+
+BENCHMARKS: tuple[Benchmark, ...] = (
+    Benchmark("first-frame", "first_frame", "start to the first frame, against a bare Textual app"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"tui-chat: {message} (see {self.prog} --help)\n")
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not 1 <= value <= 100_000:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from 1 to 100,000')
+    return value
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 10_000:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of minutes above 0')
+    return value
+
+
+def _parser() -> _Parser:
+    rows = "\n".join(
+        f"  {bench.name:<12} {bench.help}{'' if bench.by_default else ' (only when named)'}"
+        for bench in BENCHMARKS
+    )
+    parser = _Parser(
+        prog="tui-chat bench",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Measures tui-chat on this machine and prints before, after and their ratio.\n"
+        "Both sides run in turn; figures are medians, and the ratio is taken round by round.",
+        epilog=f"rows:\n{rows}",
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to measure (default: all)")
+    parser.add_argument("--runs", type=_count, default=5, metavar="N", help="rounds")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print a JSON list")
+    parser.add_argument("--model", metavar="NAME", help="measure with this model")
+    parser.add_argument(
+        "--random", choices=SHAPES, help="only this model of random weights (screen)"
+    )
+    parser.add_argument(
+        "--tokens", type=_count, default=0, metavar="N", help="length of each reply (screen)"
+    )
+    parser.add_argument(
+        "--minutes", type=_minutes, default=10.0, metavar="N", help="length of the soak"
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print; 0 when every row was measured, 1 when one failed.
+
+    Raises:
+        SystemExit: for --help and arguments that cannot be read.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    known = {bench.name: bench for bench in BENCHMARKS}
+    for name in args.rows:
+        if name not in known:
+            parser.error(f"there is no row {name}; the rows are {', '.join(known)}")
+    chosen = [known[name] for name in dict.fromkeys(args.rows)] or [
+        bench for bench in BENCHMARKS if bench.by_default
+    ]
+    setup = Setup(runs=args.runs, model=args.model, tokens=args.tokens, minutes=args.minutes)
+    if args.random:
+        setup = dataclasses.replace(setup, shapes=(args.random,))
+    return _measure(chosen, setup, as_json_list=args.as_json)
+
+
+def _measure(chosen: Sequence[Benchmark], setup: Setup, *, as_json_list: bool) -> int:
+    rows: list[Row] = []
+    code = 0
+    machine = "\n".join(describe_machine().lines())
+    for bench in chosen:
+        try:
+            for row in bench.measure(setup, _report):
+                rows.append(row)
+        except BenchError as error:
+            print(f"tui-chat: {bench.name}: {error}", file=sys.stderr)
+            code = 1
+    if as_json_list:
+        print(machine, file=sys.stderr)
+        print(as_json(rows))
+    else:
+        print(f"{machine}\n\n{as_table(rows)}")
+    return code
+
+
+def _report(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)

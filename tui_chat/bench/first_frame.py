@@ -1,0 +1,93 @@
+"""From the start of the process to the first painted frame: tui-chat against a bare app."""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tui_chat.bench.harness import Report, Row, Setup, compare, interleave
+from tui_chat.bench.terminal import Terminal, private_environment, tui_chat_command
+from tui_chat.types import Mode
+
+TARGET = 1.5
+BARE_MARKER = "the bare frame"
+APP_MARKER = str(Mode.SPEED)
+"""In the status bar, the last row that is painted, and nowhere else on the first frame."""
+
+BARE_APP = f"""\
+from textual.app import App, ComposeResult
+from textual.widgets import Static
+
+
+class Bare(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Static("{BARE_MARKER}")
+
+
+Bare().run()
+"""
+
+
+def measure(setup: Setup, report: Report) -> Iterator[Row]:
+    """One row: seconds of the bare app before, of tui-chat after.
+
+    Raises:
+        BenchError: one of the two painted nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="tui-chat-bench-") as name:
+        folder = Path(name)
+        script = folder / "bare.py"
+        script.write_text(BARE_APP, encoding="utf-8")
+        command = [*tui_chat_command(), "--mode", str(Mode.SPEED)]
+        if setup.model:
+            command += ["--model", setup.model]
+        early: list[bool] = []
+        count = 0
+
+        def bare() -> float:
+            return seconds_to(
+                [sys.executable, str(script)], BARE_MARKER, private_environment(folder)
+            )
+
+        def app() -> float:
+            nonlocal count
+            count += 1
+            env = private_environment(folder / f"home-{count}")
+            return seconds_to(command, APP_MARKER, env, early)
+
+        found = interleave({"bare": bare, "tui-chat": app}, setup.runs, report)
+    note = f"target: a ratio of {TARGET} at most"
+    if early:
+        note += f"; torch was there before the frame in {sum(early)} of {len(early)} starts"
+    yield compare("first-frame", found["bare"], found["tui-chat"], unit="s", note=note)
+
+
+def seconds_to(
+    command: Sequence[str],
+    marker: str,
+    env: Mapping[str, str],
+    torch_was_there: list[bool] | None = None,
+) -> float:
+    """Start `command` in a terminal; seconds until `marker` is painted, then it is killed.
+
+    Where the system can tell, `torch_was_there` gets whether torch was in memory by then.
+
+    Raises:
+        BenchError: it ended or hung before.
+    """
+    with Terminal(command, env) as terminal:
+        seconds = terminal.wait_for(marker)
+        if (
+            torch_was_there is not None
+            and (mapped := _maps_torch(terminal.process.pid)) is not None
+        ):
+            torch_was_there.append(mapped)
+        return seconds
+
+
+def _maps_torch(pid: int) -> bool | None:
+    """Whether the process has torch's library in memory; None where that cannot be told."""
+    try:
+        return "libtorch" in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

@@ -1,0 +1,174 @@
+"""A program in a real pseudo-terminal: type into it, see when something is painted, end it."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tui_chat.bench.harness import BenchError
+
+KEPT_CHUNKS = 400
+_ESCAPES = re.compile(
+    rb"\x1b(?:\[[0-9;:?<>=$!]*[a-zA-Z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|P[^\x1b]*\x1b\\|[=>()][0-9A-B]?)"
+)
+_FOREIGN = ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION", "COLUMNS", "LINES", "TEXTUAL")
+
+
+def tui_chat_command() -> list[str]:
+    """How the installed tui-chat is started with this interpreter."""
+    script = Path(sys.executable).with_name("tui-chat")
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "tui_chat"]
+
+
+def private_environment(folder: Path) -> dict[str, str]:
+    """The environment of this process, with the files of tui-chat in `folder` and no network."""
+    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    places = {
+        f"TUI_CHAT_{name}_DIR": str(folder / name.lower())
+        for name in ("CONFIG", "DATA", "CACHE", "LOG")
+    }
+    fixed = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "HF_HUB_OFFLINE": "1"}
+    return kept | places | fixed
+
+
+class Terminal:
+    """A child process in a terminal of its own, whose output a thread drains all the time."""
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], *, columns: int = 80, lines: int = 24
+    ) -> None:
+        """Start `command`.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self._chunks: deque[tuple[float, bytes]] = deque(maxlen=KEPT_CHUNKS)
+        self._news = threading.Condition()
+        self._ended = False
+        self._master, slave = pty.openpty()
+        try:
+            self._set_size(columns, lines)
+            self.started = time.perf_counter()
+            self.process = subprocess.Popen(
+                command, stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
+            )
+        except BaseException:
+            os.close(self._master)
+            raise
+        finally:
+            os.close(slave)
+        self._reader = threading.Thread(target=self._drain, name="terminal", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # Linux says so when the other side is closed
+                data = b""
+            with self._news:
+                if data:
+                    self._chunks.append((time.perf_counter(), data))
+                self._ended = not data
+                self._news.notify_all()
+            if not data:
+                return
+
+    def wait_for(self, text: str, timeout: float = 60.0) -> float:
+        """Seconds from the start of the process until `text` was on its way to the screen.
+
+        Raises:
+            BenchError: the program ended or took longer than `timeout` seconds.
+        """
+        wanted = text.encode()
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while (moment := self._painted_at(wanted)) is None:
+                if self._ended or time.monotonic() > deadline:
+                    what = "ended" if self._ended else "was too slow"
+                    raise BenchError(
+                        f'The program {what} before it painted "{text}": {self.tail()}'
+                    )
+                self._news.wait(0.5)
+        return moment - self.started
+
+    def _painted_at(self, wanted: bytes) -> float | None:
+        """When the chunk came that completes `wanted` after the alternate screen was on."""
+        seen = b""
+        for moment, data in self._chunks:
+            seen += data
+            _, switched, after = seen.partition(b"\x1b[?1049h")
+            if switched and wanted in _ESCAPES.sub(b"", after):
+                return moment
+        return None
+
+    def tail(self, length: int = 200) -> str:
+        """The end of what was painted, without escape sequences, on one line."""
+        seen = _ESCAPES.sub(b"", b"".join(data for _, data in self._chunks))
+        words = " ".join(seen.decode("utf-8", "replace").split())
+        return "".join(character for character in words if character.isprintable())[-length:]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program has not ended yet."""
+        return self.process.poll() is None
+
+    def type(self, text: str) -> None:
+        """Press keys: text, or the sequences that a terminal sends for keys.
+
+        Raises:
+            BenchError: the program has ended.
+        """
+        try:
+            os.write(self._master, text.encode())
+        except OSError as error:
+            raise BenchError(f"The program has ended: {self.tail()}") from error
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size and tell the program."""
+        self._set_size(columns, lines)
+        # The terminal does not control the session, so nobody else tells it.
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGWINCH)
+
+    def _set_size(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def exit_code(self, timeout: float = 30.0) -> int | None:
+        """The exit code once the program has ended; None if it runs on for `timeout` seconds."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill(self) -> None:
+        """End the program at once and close the terminal."""
+        if self.is_running:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(5.0)
+        with contextlib.suppress(OSError):
+            os.close(self._master)
