@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
+from textual.events import Key
 from textual.pilot import Pilot
 
 from tui_chat.config import Config
 from tui_chat.types import Mode, Role
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import OneLine
-from tui_chat.ui.message_view import AssistantTurn, Reply, UserTurn
+from tui_chat.ui.message_view import AssistantTurn, Reply
+from tui_chat.ui.user_turn import UserTurn
 
 
 async def until(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
@@ -113,6 +115,16 @@ async def test_a_prompt_sent_while_the_model_loads_runs_when_it_is_ready(
         gate.set()
         await until(pilot, lambda: "That is all." in shown(app))
         assert "waiting" not in shown(app)
+
+
+async def test_a_prompt_typed_before_the_first_frame_is_not_lost(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        for key in ("h", "i"):
+            app.post_message(Key(key, key))
+        app.post_message(Key("enter", "\r"))
+        await until(pilot, lambda: "That is all." in shown(app))
+        assert app.chat.session.conversation.messages[0].content == "hi"
 
 
 async def test_prompts_sent_during_a_reply_are_answered_one_after_another(

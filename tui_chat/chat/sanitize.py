@@ -3,25 +3,28 @@ so that text in any number of pieces comes out as the whole text would."""
 
 import re
 
-_REPLACEMENT = 0xFFFD
-_ESCAPES = (
-    range(0x80, 0xA0),  # C1 controls: 0x9b alone opens an escape sequence on some terminals
-    range(0x202A, 0x202F),  # bidirectional overrides
-    range(0x2066, 0x2070),  # bidirectional isolates and deprecated format characters
-    range(0xD800, 0xE000),  # lone surrogates cannot be encoded
-    range(0xFFF9, 0xFFFC),  # interlinear annotation
-    range(0xE0000, 0xE0080),  # tags: text that no reader sees
-    (0x200B, 0x2028, 0x2029, 0x2060, 0xFEFF),  # zero width, and line ends of other alphabets
+_REPLACED = (
+    "\x80-\x9f"  # C1 controls: 0x9b alone opens an escape sequence on some terminals
+    "\u202a-\u202e"  # bidirectional overrides
+    "\u2066-\u206f"  # bidirectional isolates and deprecated format characters
+    "\ud800-\udfff"  # lone surrogates cannot be encoded
+    "\ufff9-\ufffb"  # interlinear annotation
+    "\U000e0000-\U000e007f"  # tags: text that no reader sees
+    "\u200b\u2028\u2029\u2060\ufeff"  # zero width, and line ends of other alphabets
 )
-_MAP: dict[int, int | None] = {code: 0x2400 + code for code in range(0x20)}
-del _MAP[0x09], _MAP[0x0A]
-_MAP[0x7F] = 0x2421
-_MAP.update({code: _REPLACEMENT for codes in _ESCAPES for code in codes})
 # Dropped without a mark: the CR of CR LF, and direction marks, which are plain Arabic and Hebrew
 # typography. A lone CR goes too, for a mark would depend on where a stream was cut.
-_MAP.update(dict.fromkeys((0x0D, 0x061C, 0x200E, 0x200F)))
+_DROPPED = "\r\u061c\u200e\u200f"
+_UNSAFE = re.compile(f"[\x00-\x08\x0b-\x1f\x7f{_DROPPED}{_REPLACED}]")
 
-_UNSAFE = re.compile("[" + "".join(re.escape(chr(code)) for code in sorted(_MAP)) + "]")
+
+def _mark(match: re.Match[str]) -> str:
+    character = match.group()
+    if character in _DROPPED:
+        return ""
+    if character == "\x7f":
+        return "\u2421"
+    return chr(0x2400 + ord(character)) if character < " " else "\ufffd"
 
 
 def sanitize(text: str) -> str:
@@ -30,7 +33,7 @@ def sanitize(text: str) -> str:
     C0 controls and DEL become their Unicode pictures, other unsafe characters U+FFFD, CR is
     dropped; tab and newline stay. `sanitize(a + b) == sanitize(a) + sanitize(b)`.
     """
-    return text.translate(_MAP) if _UNSAFE.search(text) else text
+    return _UNSAFE.sub(_mark, text)
 
 
 def one_line(text: str, limit: int) -> str:

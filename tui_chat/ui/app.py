@@ -134,10 +134,11 @@ class TuiChat(App[int], inherit_bindings=False):
         if self._painted:
             super().refresh_css(animate)
 
-    def _begin(self) -> None:
-        """After the first frame: load the model, the user's themes, and say what is wrong."""
+    async def _begin(self) -> None:
+        """After the first frame, which has the box and the status bar: all the rest."""
         self._painted = True
         gc.enable()
+        await self.chat.show_first_page()
         self.load_model(self.spec)
         for problem in (*self._problems, *self._register_user_themes()):
             self.notify(problem, severity="warning", timeout=15, markup=False)

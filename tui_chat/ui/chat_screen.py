@@ -102,10 +102,14 @@ class ChatScreen(Screen[None]):
         with Container(id="status"):
             yield StatusBar()
 
-    async def on_mount(self) -> None:
-        self.update_status()
+    def on_mount(self) -> None:
+        self.update_status(model=self._model_name)
         self._show_hint()
-        await self.show_session(self.session)
+
+    async def show_first_page(self) -> None:
+        """Fill the page after the first frame; a prompt that came even earlier stays."""
+        if not self._queue:
+            await self.show_session(self.session)
 
     @property
     def transcript(self) -> Transcript:
@@ -187,7 +191,7 @@ class ChatScreen(Screen[None]):
         else:
             await self.transcript.show_welcome(
                 *welcome.widgets(
-                    model=self.query_one(StatusBar).status.model or self._model_name,
+                    model=self.query_one(StatusBar).status.model,
                     ready=session.engine is not None,
                     key=self.key,
                 )
