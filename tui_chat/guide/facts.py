@@ -66,7 +66,7 @@ TOPICS: Mapping[str, str] = {
     "download": "Start `tui-chat --model NAME` with a Hugging Face name: it is downloaded once "
     "into the Hugging Face cache and works offline afterwards. {key:model} does it on the screen.",
     "sampling": "Temperature, `top_p`, `top_k`, `seed` and others are set in `[modes.speed]` and "
-    "`[modes.accuracy]` of `config.toml`. For one run there are `--seed` and `--max-new-tokens`.",
+    "`[modes.accuracy]` of `config.toml`. For one run use `--seed` or `--max-new-tokens`.",
     "length": "Replies that are cut off have reached `max_new_tokens`. "
     "Raise it with `--max-new-tokens`, or for good in `config.toml`.",
     "loading": "While a model loads, the screen is up at once: the weights are read in the "
@@ -76,7 +76,7 @@ TOPICS: Mapping[str, str] = {
     "`{slash:context}` shows what is sent, `--context` limits the window.",
     "meter": "The meter in the status bar shows how many tokens of the context window are used, "
     "counted exactly by the model's own tokenizer. `{slash:context}` shows more.",
-    "figures": "Under each reply stand the tokenize time, the prefill tokens and time, "
+    "figures": "Under each reply stand the tokenize time, prefill tokens and their time, "
     "the generated tokens with theirs, the tokens per second (decode only) and the mode.",
     "prefill": "Prefill is the reading of the prompt before the first new token; "
     "decode is the writing after it, one token after another.",
@@ -97,8 +97,7 @@ TOPICS: Mapping[str, str] = {
     "`tui-chat config` prints the path and the values.",
     "ask": 'Without the screen: `tui-chat ask "question"` answers on the command line. '
     'Pipes work (`cat file | tui-chat ask "..."`), and `--json` is for machines.',
-    "logs": "Errors go to the log file `tui-chat.log`; {key:help} shows its path and "
-    "`tui-chat config` prints it.",
+    "logs": "Errors go to the log file; {key:help} shows its path and `tui-chat config` prints it.",
     "install": "Python 3.11 or newer on Linux or macOS (Windows through WSL) is what it needs. "
     "Install it with `pip` in a virtual environment; the README has one line that does it all.",
     "version": "`tui-chat --version` prints the version. "
@@ -127,6 +126,24 @@ TOPICS: Mapping[str, str] = {
     'print(greet("world"))\n```',
     "refuse": "I am only the small built-in guide and know nothing but tui-chat. "
     "{key:help} shows help; {key:model} loads a real model.",
+}
+
+# Which topic explains an action of the table, and which a flag of the command line.
+ACTION_TOPICS: Mapping[str, str] = {
+    **{"send": "write", "newline": "write", "history-previous": "history", "edit": "edit"},
+    **{"history-next": "history", "stop": "stop", "regenerate": "regen", "mode": "mode"},
+    **{"copy": "copy", "page-up": "scroll", "page-down": "scroll", "top": "scroll"},
+    **{"follow": "scroll", "new": "new", "chats": "chats", "model": "model", "palette": "help"},
+    **{"theme": "theme", "help": "help", "suspend": "suspend", "quit": "quit", "leave": "quit"},
+    **{"rename": "rename", "delete": "delete", "undo": "delete", "system": "system"},
+    "context": "context",
+}
+FLAG_TOPICS: Mapping[str, str] = {
+    **{"--model": "model", "--device": "gpu", "--precision": "ladder", "--mode": "mode"},
+    **{"--max-new-tokens": "length", "--system": "system", "--seed": "sampling"},
+    **{"--context": "context", "--config": "config", "--data-dir": "files", "--json": "ask"},
+    **{"--version": "version", "--help-keys": "help", "tui-chat ask": "ask"},
+    "tui-chat config": "config",
 }
 
 REFUSE = "refuse"

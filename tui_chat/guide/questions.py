@@ -11,10 +11,11 @@ from importlib.resources import files
 from random import Random
 from typing import Any
 
-from tui_chat.guide.facts import REFUSE, TALK, TOPICS
+from tui_chat.guide.facts import ACTION_TOPICS, FLAG_TOPICS, REFUSE, TALK, TOPICS
 from tui_chat.guide.grammar import Slots, Wording, normalise, parse
+from tui_chat.ui.commands import ACTIONS
 
-REFUSE_SHARE = 0.28
+REFUSE_SHARE = 0.31
 _FUNCTION_WORDS = frozenset(
     (
         *("a", "an", "the", "some", "this", "that", "it", "my", "me", "i", "please"),
@@ -59,6 +60,15 @@ _NEIGHBOURS = {
     "q": "wa", "r": "et", "s": "ad", "t": "ry", "u": "yi", "v": "cb", "w": "qe", "x": "zc",
     "y": "tu", "z": "x",
 }  # fmt: skip
+_KEY_WORDS = {
+    "ctrl": "(ctrl|ctrl|control)",
+    "escape": "(esc|escape)",
+    "enter": "(enter|return)",
+    "pageup": "(pgup|page up)",
+    "pagedown": "(pgdn|page down)",
+    "up": "(up|up arrow|arrow up)",
+    "down": "(down|down arrow|arrow down)",
+}
 _OPEN_CLAUSES = (
     "i am on {x} and", "i read about {x} and", "my {x} broke but", "we talked about {x} yesterday,",
     "forget {x},", "never mind {x},", "apart from {x},", "enough about {x},",
@@ -73,8 +83,11 @@ class Source:
     """Whole questions of each topic, of all hands."""
     phrases: Mapping[str, Sequence[Wording]]
     nouns: Mapping[str, Sequence[Wording]]
+    keys: Mapping[str, Sequence[Wording]]
+    """Names of the keys, commands and flags that a topic explains."""
     phrase_frames: Sequence[Wording]
     noun_frames: Sequence[Wording]
+    key_frames: Sequence[Wording]
     prefixes: Sequence[Wording]
     suffixes: Sequence[Wording]
     systems: Sequence[str]
@@ -89,6 +102,7 @@ class Source:
             for frames, fillers in (
                 (self.phrase_frames, self.phrases.get(topic, ())),
                 (self.noun_frames, self.nouns.get(topic, ())),
+                (self.key_frames, self.keys.get(topic, ())),
             ):
                 if fillers:
                     filled = {**self.slots, "x": fillers}
@@ -99,6 +113,23 @@ class Source:
 
 def _parsed(table: Mapping[str, Any], key: str) -> tuple[Wording, ...]:
     return tuple(parse(text) for text in table.get(key, ()))
+
+
+def _key_names() -> dict[str, tuple[Wording, ...]]:
+    names: dict[str, list[str]] = {}
+    for action in ACTIONS:
+        if topic := ACTION_TOPICS.get(action.id):
+            slash = [f"[the command ]/{action.slash}"] if action.slash else []
+            names.setdefault(topic, []).extend([*map(_key_name, action.keys), *slash])
+    for flag, topic in FLAG_TOPICS.items():
+        names.setdefault(topic, []).append(f"{flag}[ on the command line]")
+    return {topic: tuple(map(parse, texts)) for topic, texts in names.items()}
+
+
+def _key_name(key: str) -> str:
+    """The ways in which people write a key, as a wording."""
+    parts = [_KEY_WORDS.get(part, part) for part in key.split("+")]
+    return f"[the ]{'(+|+| |-)'.join(parts)}[ key]"
 
 
 def load_source() -> Source:
@@ -132,8 +163,10 @@ def load_source() -> Source:
         questions,
         phrases,
         nouns,
+        _key_names(),
         _parsed(frames["frames"], "phrase"),
         _parsed(frames["frames"], "noun"),
+        _parsed(frames["frames"], "key"),
         _parsed(frames["affixes"], "prefix"),
         _parsed(frames["affixes"], "suffix"),
         tuple(frames["affixes"]["system"]),
@@ -182,7 +215,9 @@ class QuestionMaker:
         if phrases and roll < 0.25:
             filled = {**source.slots, "x": phrases}
             return rng.choice(source.phrase_frames).draw(rng, filled)
-        if nouns and roll > 0.85:
+        if (keys := source.keys.get(topic)) and roll > 0.93:
+            return rng.choice(source.key_frames).draw(rng, {**source.slots, "x": keys})
+        if nouns and roll > 0.8:
             filled = {**source.slots, "x": nouns}
             return rng.choice(source.noun_frames).draw(rng, filled)
         wording = rng.choices(source.questions[topic], self.weights[topic])[0]

@@ -60,11 +60,11 @@ SHAPES: Mapping[str, Shape] = {
 class Options:
     """What a run is made of."""
 
-    steps: int = 3000
+    steps: int = 3600
     seed: int = 1
     threads: int = 2
     learning_rate: float = 2e-3
-    hold_out: float = 0.03
+    hold_out: float = 0.02
     """Share of the wordings that are kept for the check of the result, not for training."""
     compiled: bool = True
 
@@ -80,7 +80,9 @@ def split_source(source: Source, share: float, rng: Random) -> tuple[Source, Sou
         rng.shuffle(order)
         cut = max(1, round(len(order) * share))
         held[topic], kept[topic] = order[:cut], order[cut:]
-    return replace(source, questions=kept), replace(source, questions=held, phrases={}, nouns={})
+    return replace(source, questions=kept), replace(
+        source, questions=held, phrases={}, nouns={}, keys={}
+    )
 
 
 def make_tokenizer(source: Source, seed: int) -> PreTrainedTokenizerFast:
