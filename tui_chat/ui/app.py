@@ -138,6 +138,7 @@ class TuiChat(App[int], inherit_bindings=False):
         """After the first frame, which has the box and the status bar: all the rest."""
         self._painted = True
         gc.enable()
+        self.stylesheet.read(Path(__file__).with_name("later.tcss"))
         await self.chat.show_first_page()
         self.load_model(self.spec)
         for problem in (*self._problems, *self._register_user_themes()):
