@@ -137,6 +137,7 @@ def key_table(actions: Iterable[Action] = ACTIONS) -> str:
         lines.append(f"{group}:")
         for action in rows:
             keys = ", ".join(key_label(key) for key in action.keys)
-            lines.append(f"  {keys:<30}{action.usage:<18}{action.help}".rstrip())
+            row = f"  {action.id:<18}{keys:<32}{action.usage:<16}{action.help}"
+            lines.append(row.rstrip())
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,71 @@
+"""What the README prints is what the program does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tui_chat.config import Config, to_toml
+from tui_chat.ui.commands import ACTIONS, GROUPS, key_label
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def between(start: str, end: str) -> str:
+    found = re.search(
+        rf"<!-- {re.escape(start)} -->\n(.*?)\n<!-- {re.escape(end)} -->", README, re.S
+    )
+    assert found is not None
+    return found.group(1)
+
+
+def command(marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n```sh\n(.*?)\n```", README, re.S)
+    assert found is not None
+    return found.group(1)
+
+
+def test_the_key_table_is_the_action_table() -> None:
+    rows = ["| key | command | what it does |", "|---|---|---|"]
+    for group in GROUPS:
+        for action in ACTIONS:
+            if action.group == group:
+                keys = ", ".join(f"`{key_label(key)}`" for key in action.keys)
+                usage = f"`{action.usage}`" if action.usage else ""
+                rows.append(f"| {keys} | {usage} | {action.help} |")
+    assert between("keys: from the action table", "/keys") == "\n".join(rows)
+
+
+def test_the_settings_and_their_defaults_are_those_of_the_program() -> None:
+    block = between("config: the defaults", "/config")
+    assert block == f"```toml\n{to_toml(Config()).rstrip()}\n```"
+
+
+@pytest.mark.parametrize("marker", ["run command", "test command"])
+def test_each_command_is_one_line_that_makes_the_environment(marker: str) -> None:
+    line = command(marker)
+    assert "\n" not in line
+    assert line.startswith("python3 -m venv .venv && .venv/bin/pip install")
+
+
+def test_ci_takes_the_test_command_out_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    program = re.search(r"test_command=\$\((awk '.*?' README\.md)\)", script, re.S)
+    assert program is not None
+    found = subprocess.run(
+        ["bash", "-c", program.group(1)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == command("test command")
+
+
+def test_every_flag_and_command_that_the_readme_names_exists() -> None:
+    helps = ""
+    for arguments in (["--help"], ["ask", "--help"]):
+        run = [sys.executable, "-m", "tui_chat", *arguments]
+        helps += subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    used = set(re.findall(r"tui-chat[^\n|#]*?(--[a-z-]+)", blocks))
+    assert used and all(flag in helps for flag in used)
