@@ -1,0 +1,248 @@
+"""The installed command in a real pseudo-terminal: keys in, bytes out, signals, exit codes."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyte
+import pytest
+
+COMMAND = Path(sys.executable).with_name("tui-chat")
+PATIENCE = 30.0
+"""Seconds after which a test gives up; nothing is asserted about time."""
+
+# What Textual and we may send: cursor, erase, colours, modes, kitty keys, and sync mode.
+ALLOWED = re.compile(
+    rb"\x1b\[[0-9;:]*[HmJKABCDGd]"
+    rb"|\x1b\[\?[0-9;]+[hl]"
+    rb"|\x1b\[\?[0-9;]+\$p"
+    rb"|\x1b\[[><=?][0-9;]*u"
+    rb"|\x1b\[<u"
+    rb"|\x1b\]22;[a-z-]+\x07"  # the shape of the mouse pointer
+)
+
+
+class Pty:
+    """A child process in a terminal that a thread reads all the time."""
+
+    def __init__(self, *arguments: str, columns: int = 100, lines: int = 32) -> None:
+        self.screen = pyte.Screen(columns, lines)
+        self.raw = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
+            for name in ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
+                os.environ.pop(name, None)
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.execv(COMMAND, [str(COMMAND), *arguments])
+        self._stream = pyte.ByteStream(self.screen)
+        self._lock = threading.Lock()
+        self._status: int | None = None
+        self._closed = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while not self._closed:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                return
+            with self._lock:
+                self.raw += data
+                # pyte takes the colons and kitty sequences of newer terminals for text.
+                self._stream.feed(re.sub(rb"\x1b\[[><=?][0-9;]*u|\x1b\[\?[0-9;]+\$p", b"", data))
+
+    def text(self) -> str:
+        with self._lock:
+            return "\n".join(self.screen.display)
+
+    def type(self, text: str | bytes) -> None:
+        os.write(self.fd, text.encode() if isinstance(text, str) else text)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
+    def shows(self, text: str) -> None:
+        self.until(lambda: text in self.text())
+
+    def close(self) -> None:
+        """Close our side, as a lost SSH connection does."""
+        self._closed = True
+        os.close(self.fd)
+
+    def exit_code(self) -> int:
+        def ended() -> bool:
+            if self._status is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self._status = status if pid else None
+            return self._status is not None
+
+        self.until(ended)
+        assert self._status is not None
+        return os.waitstatus_to_exitcode(self._status)
+
+    def end(self) -> None:
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "reply.md"
+    path.write_text("A short **reply** with `code`.\n\nIt has two paragraphs.\n", encoding="utf-8")
+    return path
+
+
+Start = Callable[..., Pty]
+
+
+@pytest.fixture
+def start(script: Path) -> Iterator[Start]:
+    running: list[Pty] = []
+
+    def run(*arguments: str, rate: int = 0) -> Pty:
+        model = ("--model", f"echo:{script}", "--echo-rate", str(rate))
+        terminal = Pty(*model, *arguments)
+        running.append(terminal)
+        terminal.shows("ready")  # before, the terminal itself would edit what is typed
+        return terminal
+
+    yield run
+    for each in running:
+        each.end()
+
+
+def records(home: Path) -> list[dict[str, object]]:
+    (path,) = (home / "data" / "chats").glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def long_reply(script: Path) -> None:
+    script.write_text("word " * 20_000, encoding="utf-8")
+
+
+def test_a_question_is_answered_and_the_figures_are_shown(start: Start, home: Path) -> None:
+    terminal = start()
+    terminal.type("hello there\r")
+    terminal.shows("It has two paragraphs.")
+    terminal.shows("tok/s · speed")
+    terminal.type("\x1b[Z")  # Shift+Tab
+    terminal.shows("accuracy from the next reply on")
+    terminal.type("again\r")
+    terminal.shows("tok/s · accuracy")
+    terminal.type("\x11")  # Ctrl+Q
+    assert terminal.exit_code() == 0
+    assert [r["content"] for r in records(home) if r.get("role") == "user"] == [
+        "hello there",
+        "again",
+    ]
+
+
+def test_quitting_leaves_the_terminal_as_it_was(start: Start) -> None:
+    terminal = start()
+    terminal.shows("tui-chat")
+    terminal.type("\x11")
+    assert terminal.exit_code() == 0
+    for on, off in ((b"?1049h", b"?1049l"), (b"?1003h", b"?1003l"), (b"?25l", b"?25h")):
+        assert terminal.raw.rfind(off) > terminal.raw.rfind(on), on
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_during_a_reply_saves_it_and_ends_with_its_code(
+    start: Start, script: Path, home: Path, number: signal.Signals
+) -> None:
+    long_reply(script)
+    terminal = start(rate=100)
+    terminal.type("go\r")
+    terminal.shows("word word word")
+    os.kill(terminal.pid, number)
+    assert terminal.exit_code() == 128 + number
+    end = records(home)[-1]
+    assert end["status"] == "interrupted"
+    assert str(end["content"]).startswith("word word word")
+    assert terminal.raw.rfind(b"?1049l") > terminal.raw.rfind(b"?1049h")
+
+
+def test_a_closed_terminal_ends_the_process_and_the_reply_is_on_disk(
+    start: Start, script: Path, home: Path
+) -> None:
+    long_reply(script)
+    terminal = start(rate=100)
+    terminal.type("go\r")
+    terminal.shows("word word word")
+    terminal.close()
+    terminal.exit_code()
+    end = records(home)[-1]
+    assert end["status"] == "interrupted"
+    assert str(end["content"]).startswith("word word word")
+
+
+def test_bytes_that_are_no_text_do_not_end_the_app(start: Start) -> None:
+    terminal = start()
+    terminal.shows("Message")
+    terminal.type(b"caf\xe9 \xff\xfe\x80 ")
+    terminal.type("still here\r")
+    terminal.shows("It has two paragraphs.")
+
+
+def test_no_sequence_of_the_model_reaches_the_terminal(start: Start, script: Path) -> None:
+    hostile = (
+        "\x1b]52;c;aGk=\x07 \x1b]0;title\x1b\\ \x1b[2J \x1bc \x9b31m \x1bP+q\x1b\\ \x00\x0e\x7f "
+        "**\x1b[31mbold** `\x1b[0m` [link](http://x.example/\x1b]8;;) \u202eright\n\n"
+        "```sh\necho \x1b]52;c;aGk=\x1b\\\n```\n\nthe very end\n"
+    )
+    script.write_text(hostile, encoding="utf-8")
+    terminal = start()
+    terminal.type("go\r")
+    terminal.shows("the very end")
+    terminal.shows("tok/s")
+    rest = ALLOWED.sub(b"", terminal.raw)
+    unsafe = re.findall(rb"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]", rest)
+    assert unsafe == [], rest[max(0, rest.find(unsafe[0]) - 60) :][:120]
+    assert not re.search("[\x80-\x9f\u202a-\u202e\u2066-\u2069]", rest.decode())
+
+
+def test_without_a_terminal_the_screen_is_refused_with_one_sentence(script: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "--model", f"echo:{script}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "terminal" in done.stderr
+
+
+def test_a_chat_that_is_open_in_another_copy_is_read_only_here(start: Start, home: Path) -> None:
+    first = start()
+    first.type("mine\r")
+    first.shows("It has two paragraphs.")
+    second = start()
+    second.shows("Message")
+    second.type("\x0f")  # Ctrl+O
+    second.shows("mine")
+    second.type("\r")
+    second.shows("It has two paragraphs.")
+    before = len(records(home))
+    second.type("intruder\r")
+    second.shows("read")
+    first.type("second\r")
+    first.until(lambda: first.text().count("It has two paragraphs.") == 2)
+    assert all(r.get("content") != "intruder" for r in records(home))
+    assert len(records(home)) > before
