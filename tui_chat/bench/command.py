@@ -45,6 +45,8 @@ class Benchmark:
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark("first-frame", "first_frame", "start to the first frame, against a bare Textual app"),
+    Benchmark("screen", "screen", "decode speed in the app, against the same engine headless"),
+    Benchmark("soak", "soak", "prompts one after another: memory, threads, exit code", False),
 )
 
 

@@ -1,0 +1,138 @@
+"""Models of random weights in real shapes, whose replies look like prose."""
+
+import contextlib
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tui_chat import files
+from tui_chat.bench.harness import BenchError, Report
+
+VERSION = 1
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "0.5b": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151_936,
+        "dtype": "bfloat16",
+    },
+    "30m": {
+        "model_type": "llama",
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "intermediate_size": 1376,
+        "vocab_size": 8192,
+        "dtype": "float32",
+    },
+}
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
+"""What the Qwen2.5 models ask for."""
+POSITIONS = 4096
+SPECIALS = ("<|im_start|>", "<|im_end|>")
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_ONSETS = ("b", "br", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v")
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea")
+_CODAS = ("", "", "", "n", "r", "s", "l", "t", "nd")
+
+
+def random_model(name: str, report: Report) -> Path:
+    """The folder of the model `name` of `SHAPES`, built in the cache folder on first use.
+
+    Raises:
+        BenchError: it cannot be written there.
+    """
+    folder = files.cache_dir() / "bench" / f"random-{name}-{VERSION}"
+    if (folder / "config.json").is_file():
+        return folder
+    report(f"building {name} of random weights in {folder}")
+    try:
+        files.make_private_dir(folder.parent)
+        with tempfile.TemporaryDirectory(prefix=".random-", dir=folder.parent) as scratch:
+            built = Path(scratch) / "model"
+            _build(SHAPES[name], built)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+            os.rename(built, folder)
+    except OSError as error:
+        raise BenchError(f"{folder} cannot be written ({error.strerror}).") from error
+    return folder
+
+
+def _build(shape: Mapping[str, Any], folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+    options = {name: value for name, value in shape.items() if name != "dtype"}
+    config = AutoConfig.for_model(
+        options.pop("model_type"),
+        **options,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, shape["dtype"]))
+    vocabulary = prose_vocabulary(shape["vocab_size"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                # Layers must outweigh the embeddings, or tied ones repeat their own token.
+                parameter.normal_(0.0, parameter.shape[1] ** -0.5)
+        embeddings = model.get_input_embeddings().weight
+        embeddings.normal_(0.0, 0.02)
+        # Bytes and control tokens get a logit of zero, so that top-k never picks them.
+        embeddings[: 256 + len(SPECIALS)] = 0.0
+    model.generation_config = GenerationConfig(**SAMPLING)
+    model.save_pretrained(folder)
+    _save_tokenizer(vocabulary, folder)
+
+
+def prose_vocabulary(size: int) -> list[str]:
+    """`size` different byte-level tokens: 256 bytes, the specials, then words of prose.
+
+    One word in nine ends a clause and one in fifteen a sentence, some of them a paragraph.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    rng = random.Random(0)
+    tokens = dict.fromkeys((*sorted(ByteLevel.alphabet()), *SPECIALS))
+    while len(tokens) < size:
+        syllables = rng.choices((1, 2, 3, 4), (3, 5, 3, 1))[0]
+        word = "".join(
+            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
+        )
+        ending = rng.choices(("", ",", ".", ".ĊĊ"), (82, 11, 5, 2))[0]
+        tokens.setdefault(f"Ġ{word}{ending}")
+    return list(tokens)
+
+
+def _save_tokenizer(vocabulary: list[str], folder: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    backend = Tokenizer(models.BPE(vocab=ids, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=SPECIALS[1])
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,115 @@
+"""Decode speed in the app, at two terminal sizes, against the same engine without a screen."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tui_chat.bench.chat import NEW_CHAT, Chat, running_chat
+from tui_chat.bench.harness import BenchError, Measure, Report, Row, Setup, compare, interleave
+from tui_chat.bench.models import random_model
+from tui_chat.bench.terminal import private_environment
+from tui_chat.types import Message, Mode
+
+SIZES = ((80, 24), (200, 60))
+TOKENS = {"0.5b": 160, "30m": 600}
+TARGETS = {"0.5b": 0.95, "30m": 0.88}
+Prompts = Callable[[], str]
+
+
+def measure(setup: Setup, report: Report) -> Iterator[Row]:
+    """Two rows for each model: tokens per second headless before, in the app after.
+
+    Raises:
+        BenchError: a model cannot be built or loaded, or a reply failed.
+    """
+    if setup.model:
+        yield from _rows(Path(setup.model).name, setup.model, setup, report)
+        return
+    for shape in setup.shapes:
+        yield from _rows(shape, str(random_model(shape, report)), setup, report)
+
+
+def _rows(name: str, model: str, setup: Setup, report: Report) -> Iterator[Row]:
+    tokens = setup.tokens or TOKENS.get(name, 256)
+    numbers = count(1)
+
+    def prompt() -> str:
+        return f"Tell me story number {next(numbers)}, as long as you can."
+
+    with ExitStack() as stack:
+        headless = stack.enter_context(_headless(model, tokens))
+        measures: dict[str, Measure] = {"headless": lambda: headless(prompt())}
+        for columns, lines in SIZES:
+            options = ["--model", model, "--mode", str(Mode.SPEED), "--max-new-tokens", str(tokens)]
+            chat = stack.enter_context(running_chat(options, columns=columns, lines=lines))
+            measures[f"{columns}x{lines}"] = _in_app(chat, prompt)
+        found = interleave(measures, setup.runs, lambda line: report(f"{name} {line} tokens/s"))
+    target = f"target: a ratio of {TARGETS[name]} at least; " if name in TARGETS else ""
+    for columns, lines in SIZES:
+        size = f"{columns}x{lines}"
+        yield compare(
+            f"screen {name} {size}",
+            found["headless"],
+            found[size],
+            unit="tokens/s",
+            note=f"{target}replies of {tokens} tokens",
+        )
+
+
+def _in_app(chat: Chat, prompt: Prompts) -> Measure:
+    def ask() -> float:
+        chat.terminal.type(NEW_CHAT)
+        chat.send(prompt())
+        return _rate(chat.wait_for_reply())
+
+    return ask
+
+
+def _rate(message: Message) -> float:
+    rate = message.metrics.tokens_per_second if message.metrics else 0.0
+    if message.status != "complete" or not rate:
+        raise BenchError(f"A reply in the app failed: {message.error or message.status}")
+    return rate
+
+
+@contextmanager
+def _headless(model: str, tokens: int) -> Iterator[Callable[[str], float]]:
+    """The engine in a process of its own; yields what turns a prompt into tokens per second."""
+    with tempfile.TemporaryDirectory(prefix="tui-chat-bench-") as home:
+        command = [sys.executable, "-m", "tui_chat.bench.headless_worker", "--model", model]
+        worker = subprocess.Popen(
+            [*command, "--max-new-tokens", str(tokens)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=private_environment(Path(home)),
+        )
+        try:
+            yield lambda prompt: _ask(worker, prompt)
+        finally:
+            worker.kill()
+            worker.communicate()
+
+
+def _ask(worker: "subprocess.Popen[str]", prompt: str) -> float:
+    if worker.stdin is None or worker.stdout is None:
+        raise BenchError("The headless engine has no pipes.")
+    try:
+        worker.stdin.write(json.dumps(prompt) + "\n")
+        worker.stdin.flush()
+    except OSError:
+        raise BenchError("The headless engine ended; its error is above.") from None
+    line = worker.stdout.readline()
+    if not line:
+        raise BenchError("The headless engine ended; its error is above.")
+    answer: dict[str, Any] = json.loads(line)
+    if answer["error"]:
+        raise BenchError(f"The headless reply failed: {answer['error']}")
+    metrics = answer["metrics"]
+    return float((metrics["completion_tokens"] - 1) / metrics["decode_seconds"])
