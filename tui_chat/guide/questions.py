@@ -94,9 +94,9 @@ class Source:
     synonyms: Mapping[str, Sequence[str]]
     slots: Slots
 
-    def topic_patterns(self) -> dict[str, list[str]]:
+    def topic_patterns(self) -> dict[str, list[re.Pattern[str]]]:
         """Of each topic, regular expressions for all its questions, in `normalise` form."""
-        patterns: dict[str, list[str]] = {}
+        patterns: dict[str, list[re.Pattern[str]]] = {}
         for topic in TOPICS:
             found = [wording.pattern(self.slots) for wording in self.questions.get(topic, ())]
             for frames, fillers in (
@@ -107,7 +107,7 @@ class Source:
                 if fillers:
                     filled = {**self.slots, "x": fillers}
                     found += [frame.pattern(filled) for frame in frames]
-            patterns[topic] = found
+            patterns[topic] = [re.compile(pattern) for pattern in found]
         return patterns
 
 
@@ -349,10 +349,10 @@ def _capital(found: re.Match[str]) -> str:
     return found.group().capitalize()
 
 
-def occurs_in(text: str, patterns: Mapping[str, Sequence[str]]) -> str | None:
+def occurs_in(text: str, patterns: Mapping[str, Sequence[re.Pattern[str]]]) -> str | None:
     """The topic one of whose `patterns` stands for exactly `text`, or None."""
     key = normalise(text)
     for topic, found in patterns.items():
-        if any(re.fullmatch(pattern, key) for pattern in found):
+        if any(pattern.fullmatch(key) for pattern in found):
             return topic
     return None
