@@ -115,11 +115,12 @@ Start = Callable[..., Pty]
 def start(script: Path) -> Iterator[Start]:
     running: list[Pty] = []
 
-    def run(*arguments: str, rate: int = 0) -> Pty:
+    def run(*arguments: str, rate: int = 0, wait: bool = True) -> Pty:
         model = ("--model", f"echo:{script}", "--echo-rate", str(rate))
         terminal = Pty(*model, *arguments)
         running.append(terminal)
-        terminal.shows("ready")  # before, the terminal itself would edit what is typed
+        if wait:
+            terminal.shows("ready")
         return terminal
 
     yield run
@@ -151,6 +152,15 @@ def test_a_question_is_answered_and_the_figures_are_shown(start: Start, home: Pa
         "hello there",
         "again",
     ]
+
+
+def test_text_typed_before_the_first_frame_stands_in_the_box(start: Start) -> None:
+    terminal = start(wait=False)
+    for character in "typed early":
+        terminal.type(character)
+    terminal.shows("▌ typed early")
+    terminal.type("\r")
+    terminal.shows("It has two paragraphs.")
 
 
 def test_quitting_leaves_the_terminal_as_it_was(start: Start) -> None:

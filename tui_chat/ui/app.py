@@ -98,6 +98,7 @@ class TuiChat(App[int], inherit_bindings=False):
         self._load_cancel: threading.Event | None = None
         self._doer = Actions(self)
         self.open_log = self.new_log()
+        self.takes_keys = threading.Event()
         self.failed = False
         self._ending = False
         self._painted = False
@@ -140,6 +141,7 @@ class TuiChat(App[int], inherit_bindings=False):
         gc.enable()
         self.stylesheet.read(Path(__file__).with_name("later.tcss"))
         await self.chat.show_first_page()
+        self.takes_keys.set()
         self.load_model(self.spec)
         for problem in (*self._problems, *self._register_user_themes()):
             self.notify(problem, severity="warning", timeout=15, markup=False)

@@ -87,6 +87,11 @@ class SafeDriver(linux_driver.LinuxDriver):
         super().start_application_mode()  # type: ignore[no-untyped-call]
 
     def run_input_thread(self) -> None:
+        # Keys that come before the input box has the focus would be lost; the terminal keeps them.
+        takes_keys = getattr(self._app, "takes_keys", None)
+        while takes_keys is not None and not takes_keys.wait(0.1):
+            if self.exit_event.is_set():
+                return
         parser = XTermParser(self._debug)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         with selectors.SelectSelector() as selector:
