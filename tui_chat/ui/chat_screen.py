@@ -221,7 +221,7 @@ class ChatScreen(Screen[None]):
             return
         if self.load_progress is not None and self.session.engine is None:
             return
-        below = not self.transcript.at_end
+        below = not self.transcript.at_end and not self.query(".welcome")
         self.query_one(Activity).show_idle(below, self.key("follow"))
 
     def _show_hint(self) -> None:

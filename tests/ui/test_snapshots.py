@@ -1,0 +1,237 @@
+"""What the screen looks like; what it does is tested elsewhere. Read each diff before updating."""
+
+import asyncio
+import platform
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
+from textual.pilot import Pilot
+
+from tui_chat.config import Config
+from tui_chat.store.log import ConversationLog
+from tui_chat.store.records import MessageTree
+from tui_chat.types import (
+    Conversation,
+    FinishReason,
+    Message,
+    Mode,
+    Precision,
+    ReplyMetrics,
+    Role,
+    Status,
+)
+from tui_chat.ui import welcome
+from tui_chat.ui.app import TuiChat
+from tui_chat.ui.ink import InkText
+from tui_chat.ui.library_screen import LibraryScreen
+
+BASELINE = {"textual": "8.2.8", "rich": "15.0.0", "pygments": "2.21.0", "python": "3.11"}
+
+
+def _other_versions() -> str:
+    """What is installed here that draws otherwise than what the pictures were taken with."""
+    found = {name: metadata.version(name) for name in BASELINE if name != "python"}
+    found["python"] = ".".join(platform.python_version_tuple()[:2])
+    return ", ".join(f"{name} {found[name]}" for name in BASELINE if found[name] != BASELINE[name])
+
+
+OTHERS = _other_versions()
+pytestmark = pytest.mark.skipif(
+    bool(OTHERS), reason=f"the pictures were taken with other versions than {OTHERS}"
+)
+
+WIDE = (120, 40)
+START = datetime(2020, 6, 12, 14, 9, tzinfo=UTC)
+FIGURES = ReplyMetrics(
+    prompt_tokens=90,
+    cached_tokens=72,
+    completion_tokens=28,
+    tokenize_seconds=0.001,
+    prefill_seconds=0.015,
+    decode_seconds=0.174,
+    precision=Precision.CPU,
+)
+
+Compare = Callable[..., bool]
+RunBefore = Callable[[Pilot[int]], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One time zone, one home, one version, and nothing that moves."""
+    for name, value in {
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "HOME": "/home/me",
+        "TUI_CHAT_LOG_DIR": "/home/me/.local/state/tui-chat/log",
+        "TEXTUAL_ANIMATIONS": "none",
+    }.items():
+        monkeypatch.setenv(name, value)
+    time.tzset()
+    monkeypatch.setattr(welcome, "__version__", "1.2.3")
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def store_chat(
+    folder: Path,
+    *,
+    number: int = 1,
+    question: str = "What matters in a backup?",
+    reply: str = REPLY,
+    status: Status = "complete",
+    finish_reason: FinishReason = "stop",
+    error: str = "",
+) -> None:
+    """Put a chat of one turn into the data folder, as an earlier run would have left it."""
+    chat_id = f"20200612-1409{number:02}-00000000"
+    moment = START.replace(year=START.year - number)
+    header = Conversation(chat_id, START, model="echo:reply.md", tokenizer_id="echo")
+    (folder / "chats").mkdir(exist_ok=True)
+    log = ConversationLog(MessageTree(header), path=folder / "chats" / f"{chat_id}.jsonl")
+    log.append(Message("asked", Role.USER, question, moment))
+    log.append(
+        Message(
+            id="answered",
+            role=Role.ASSISTANT,
+            content=reply.rstrip(),
+            created_at=moment,
+            parent_id="asked",
+            status=status,
+            finish_reason=finish_reason,
+            error=error,
+            model="echo:reply.md",
+            mode=Mode.SPEED,
+            metrics=FIGURES,
+        )
+    )
+    log.close()
+
+
+async def settled(pilot: Pilot[int], condition: Callable[[TuiChat], bool]) -> None:
+    """Wait until `condition` holds and the counting of the prompt is done."""
+    app = pilot.app
+    assert isinstance(app, TuiChat)
+    for _ in range(600):
+        await pilot.pause()
+        if condition(app):
+            break
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("the app never got there")
+    await asyncio.sleep(0.3)
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+def is_ready(app: TuiChat) -> bool:
+    """The model is loaded, and the chats are counted."""
+    lines = [str(line.render()) for line in app.chat.query("#where-lines").results(InkText)]
+    return app.engine is not None and all("your conversations · " in line for line in lines)
+
+
+async def opened(pilot: Pilot[int]) -> None:
+    """Open the only stored chat, the way a user does."""
+    await settled(pilot, is_ready)
+    await pilot.press("ctrl+o")
+    await settled(pilot, lambda app: isinstance(app.screen, LibraryScreen) and app.screen._loaded)
+    await pilot.press("enter")
+    await settled(pilot, lambda app: bool(app.chat.session.conversation.messages))
+
+
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_an_empty_chat(make_app: MakeApp, snap_compare: Compare, size: tuple[int, int]) -> None:
+    async def ready(pilot: Pilot[int]) -> None:
+        await settled(pilot, is_ready)
+
+    assert snap_compare(make_app(), terminal_size=size, run_before=ready)
+
+
+def test_a_prompt_that_waits_for_the_model(make_app: MakeApp, snap_compare: Compare) -> None:
+    gate = threading.Event()
+
+    async def sent(pilot: Pilot[int]) -> None:
+        await settled(pilot, lambda app: app.takes_keys.is_set())
+        await pilot.press(*"hello", "enter")
+        await settled(pilot, lambda app: bool(app.chat._queue))
+
+    try:
+        assert snap_compare(make_app(gate=gate), run_before=sent)
+    finally:
+        gate.set()
+
+
+@pytest.mark.parametrize("theme", ["tidepool", "foreshore", "terminal"])
+def test_a_finished_reply_in_each_theme(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, theme: str
+) -> None:
+    store_chat(tmp_path)
+    app = make_app(config=Config(theme=theme))
+    assert snap_compare(app, terminal_size=WIDE, run_before=opened)
+
+
+def test_a_finished_reply_at_80_columns(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path
+) -> None:
+    store_chat(tmp_path)
+    assert snap_compare(make_app(), run_before=opened)
+
+
+def test_an_interrupted_reply(make_app: MakeApp, snap_compare: Compare, tmp_path: Path) -> None:
+    store_chat(
+        tmp_path,
+        reply="A backup that was never restored is",
+        status="interrupted",
+        finish_reason="cancelled",
+    )
+    assert snap_compare(make_app(), run_before=opened)
+
+
+def test_a_failed_reply(make_app: MakeApp, snap_compare: Compare, tmp_path: Path) -> None:
+    store_chat(
+        tmp_path,
+        reply="A backup that was never",
+        status="failed",
+        finish_reason="error",
+        error="The GPU ran out of memory; a shorter chat or a smaller --context needs less.",
+    )
+    assert snap_compare(make_app(), run_before=opened)
+
+
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_the_list_of_chats(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    questions = ("What matters in a backup?", "Explain flock like I am five", "日本語で挨拶して 🙂")
+    for number, question in enumerate(questions, start=1):
+        store_chat(tmp_path, number=number, question=question)
+
+    async def listed(pilot: Pilot[int]) -> None:
+        await settled(pilot, is_ready)
+        await pilot.press("ctrl+o")
+        await settled(
+            pilot, lambda app: isinstance(app.screen, LibraryScreen) and app.screen._loaded
+        )
+
+    assert snap_compare(make_app(), terminal_size=size, run_before=listed)
+
+
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_the_help_screen(make_app: MakeApp, snap_compare: Compare, size: tuple[int, int]) -> None:
+    app = make_app()
+    app.loaded = replace(app.loaded, path=Path("/home/me/.config/tui-chat/config.toml"))
+
+    async def helped(pilot: Pilot[int]) -> None:
+        await settled(pilot, is_ready)
+        await pilot.press("f1")
+        await settled(pilot, lambda app: app.screen is not app.chat)
+
+    assert snap_compare(app, terminal_size=size, run_before=helped)
