@@ -22,6 +22,12 @@ def between(start: str, end: str) -> str:
     return found.group(1)
 
 
+def block_from(start: str) -> str:
+    found = re.search(rf"```\n({re.escape(start)}.*?)\n```", README, re.S)
+    assert found is not None
+    return found.group(1)
+
+
 def command(marker: str) -> str:
     found = re.search(rf"<!-- {marker} -->\n```sh\n(.*?)\n```", README, re.S)
     assert found is not None
@@ -69,3 +75,15 @@ def test_every_flag_and_command_that_the_readme_names_exists() -> None:
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
     used = set(re.findall(r"tui-chat[^\n|#]*?(--[a-z-]+)", blocks))
     assert used and all(flag in helps for flag in used)
+
+
+def test_the_tree_names_every_module_of_the_program() -> None:
+    tree = block_from("tui_chat/\n├──")
+    floors = ("", "ui", "chat", "engine", "store")
+    modules = {
+        path.name
+        for floor in floors
+        for path in (ROOT / "tui_chat" / floor).glob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert set(re.findall(r"[\w]+\.py", tree)) == modules
