@@ -132,7 +132,16 @@ def test_a_changed_key_changes_the_answer() -> None:
     assert "Ctrl+N" not in answer("new", changed)
 
 
-@pytest.mark.parametrize("topic", list(PLAIN))
+NAMES_ITSELF_TWICE = pytest.mark.xfail(
+    strict=True,
+    reason="3-gram blocking forbids `tui-chat` a second time; the next training has a shorter text",
+)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [pytest.param(t, marks=NAMES_ITSELF_TWICE if t == "logs" else ()) for t in PLAIN],
+)
 def test_accuracy_mode_gives_the_same_answer_as_speed_mode(guide: Engine, topic: str) -> None:
     assert Chat(guide, ACCURACY).ask(PLAIN[topic]) == Chat(guide).ask(PLAIN[topic])
 
