@@ -108,8 +108,8 @@ def held_apart() -> dict[str, Any]:
 
 
 def fits(reply: str, wanted: dict[str, Any]) -> bool:
-    return all(re.search(pattern, reply) for pattern in wanted.get("expect", ())) and not any(
-        re.search(pattern, reply) for pattern in wanted.get("reject", ())
+    return all(re.search(pattern, reply, re.I) for pattern in wanted.get("expect", ())) and not any(
+        re.search(pattern, reply, re.I) for pattern in wanted.get("reject", ())
     )
 
 
