@@ -319,7 +319,12 @@ class AssistantTurn(Vertical):
             self._reasoning.update_text(self._reasoning_text, "thoughts")
 
     def _show_end(self, message: Message) -> None:
-        self._foot.show(foot_lines(message, self._again))
+        lines = foot_lines(message, self._again)
+        if message.status == "failed":
+            # Wrapped: what to do next stands at the end of an error.
+            self.mount(InkText(lines[0], classes="foot"))
+            return
+        self._foot.show(lines)
         self._foot.display = True
 
 
