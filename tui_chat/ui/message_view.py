@@ -20,9 +20,9 @@ from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds
 
-PAINT_SHARE = 20
+PAINT_SHARE = 30
 """A stream is painted again after this many times the CPU time that its last paint took: the
-painting then takes at most a twentieth of the time from the thread that generates."""
+painting then takes at most a thirtieth of the time from the thread that generates."""
 MIN_PAINT_INTERVAL = 0.1
 MAX_PAINT_INTERVAL = 1.0
 

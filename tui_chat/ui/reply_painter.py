@@ -18,7 +18,7 @@ from tui_chat.ui.user_turn import UserTurn
 if TYPE_CHECKING:
     from tui_chat.ui.message_view import AssistantTurn
 
-ACTIVITY_INTERVAL = 0.25
+ACTIVITY_INTERVAL = 0.5
 """Seconds between repaints of the live figures."""
 
 
