@@ -1,11 +1,9 @@
 """Models of random weights in real shapes, whose replies look like prose."""
 
-import contextlib
-import os
 import random
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,8 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
 """What the Qwen2.5 models ask for."""
 POSITIONS = 4096
+KEPT = ("30m",)
+"""A gigabyte would be too much to leave on a disk unasked."""
 SPECIALS = ("<|im_start|>", "<|im_end|>")
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
@@ -48,27 +48,33 @@ _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea")
 _CODAS = ("", "", "", "n", "r", "s", "l", "t", "nd")
 
 
-def random_model(name: str, report: Report) -> Path:
-    """The folder of the model `name` of `SHAPES`, built in the cache folder on first use.
+@contextmanager
+def random_model(name: str, report: Report) -> Iterator[Path]:
+    """The folder of the model `name` of `SHAPES`; the small one stays in the cache folder.
 
     Raises:
         BenchError: it cannot be written there.
     """
-    folder = files.cache_dir() / "bench" / f"random-{name}-{VERSION}"
-    if (folder / "config.json").is_file():
-        return folder
-    report(f"building {name} of random weights in {folder}")
+    place = files.cache_dir() / "bench"
+    kept = place / f"random-{name}-{VERSION}"
+    if (kept / "config.json").is_file():
+        yield kept
+        return
     try:
-        files.make_private_dir(folder.parent)
-        with tempfile.TemporaryDirectory(prefix=".random-", dir=folder.parent) as scratch:
-            built = Path(scratch) / "model"
-            _build(SHAPES[name], built)
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(folder)
-            os.rename(built, folder)
+        files.make_private_dir(place)
+        scratch = tempfile.TemporaryDirectory(prefix=f".random-{name}-", dir=place)
     except OSError as error:
-        raise BenchError(f"{folder} cannot be written ({error.strerror}).") from error
-    return folder
+        raise BenchError(f"{place} cannot be written ({error.strerror}).") from error
+    with scratch:
+        report(f"building {name} of random weights in {place}")
+        folder = Path(scratch.name) / f"random-{name}"
+        try:
+            _build(SHAPES[name], folder)
+            if name in KEPT:
+                folder = folder.rename(kept)
+        except OSError as error:
+            raise BenchError(f"{name} cannot be built in {place} ({error.strerror}).") from error
+        yield folder
 
 
 def _build(shape: Mapping[str, Any], folder: Path) -> None:

@@ -32,7 +32,8 @@ def measure(setup: Setup, report: Report) -> Iterator[Row]:
         yield from _rows(Path(setup.model).name, setup.model, setup, report)
         return
     for shape in setup.shapes:
-        yield from _rows(shape, str(random_model(shape, report)), setup, report)
+        with random_model(shape, report) as folder:
+            yield from _rows(shape, str(folder), setup, report)
 
 
 def _rows(name: str, model: str, setup: Setup, report: Report) -> Iterator[Row]:

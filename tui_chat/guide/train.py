@@ -60,7 +60,7 @@ SHAPES: Mapping[str, Shape] = {
 class Options:
     """What a run is made of."""
 
-    steps: int = 3600
+    steps: int = 3000
     seed: int = 1
     threads: int = 2
     learning_rate: float = 2e-3
