@@ -13,6 +13,8 @@ from tui_chat.types import Message, Role
 
 POLL_SECONDS = 0.2
 REPLY_TIMEOUT = 600.0
+NO_MODEL = "· no model ·"
+"""In the status bar when a load failed; looked for only before the first chat has a file."""
 _FINISHED = ("msg", "end")
 NEW_CHAT, MODE, STOP, QUIT = "\x0e", "\x1b[Z", "\x1b", "\x11"
 """What a terminal sends for Ctrl+N, Shift+Tab, Esc and Ctrl+Q."""
@@ -62,8 +64,7 @@ class Chat:
                 return replies[-1]
             if not self.terminal.is_running:
                 raise BenchError(f"The app ended during a reply: {self.terminal.tail()}")
-            tail = self.terminal.tail(4000)
-            if "not loaded" in tail:
+            if not self._offsets and NO_MODEL in (tail := self.terminal.tail(4000)):
                 raise BenchError(f"The app could not load the model: {tail[-300:]}")
             if tick is not None:
                 tick()
