@@ -86,7 +86,7 @@ def _parser() -> _Parser:
         epilog=f"rows:\n{rows}",
     )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="what to measure (default: all)")
-    parser.add_argument("--runs", type=_count, default=5, metavar="N", help="rounds")
+    parser.add_argument("--runs", type=_count, default=5, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print a JSON list")
     parser.add_argument("--model", metavar="NAME", help="measure with this model")
     parser.add_argument(
@@ -96,7 +96,11 @@ def _parser() -> _Parser:
         "--tokens", type=_count, default=0, metavar="N", help="length of each reply (screen)"
     )
     parser.add_argument(
-        "--minutes", type=_minutes, default=10.0, metavar="N", help="length of the soak"
+        "--minutes",
+        type=_minutes,
+        default=10.0,
+        metavar="N",
+        help="length of the soak (default: 10)",
     )
     return parser
 
