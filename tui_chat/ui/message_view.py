@@ -215,11 +215,6 @@ class AssistantTurn(Vertical):
         view._reasoning_text = sanitize(message.reasoning)
         return view
 
-    @property
-    def fence_count(self) -> int:
-        """Code blocks in this reply."""
-        return len(code_blocks(self._text))
-
     def compose(self) -> ComposeResult:
         yield self._reasoning
         yield self._reply

@@ -156,11 +156,6 @@ def few_colours(environ: Mapping[str, str] = os.environ) -> bool:
     return not rich_enough and not term.startswith(("xterm-kitty", "alacritty", "foot", "ghostty"))
 
 
-def over_ssh(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this terminal is on the other end of an SSH connection."""
-    return "SSH_TTY" in environ or "SSH_CONNECTION" in environ
-
-
 def clipboard_sequence(text: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """The OSC 52 sequence that puts `text` on the user's clipboard, or None if it is too long.
 

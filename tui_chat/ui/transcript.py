@@ -1,6 +1,5 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from textual.containers import Container, VerticalScroll
@@ -32,7 +31,6 @@ class Transcript(VerticalScroll, can_focus=False):
         self._messages: tuple[Message, ...] = ()
         self._first = 0
         self._dropped: frozenset[str] = frozenset()
-        self._dropped_line: Sequence[Line] = ()
         self._again = ""
         self._loading_more = False
 
