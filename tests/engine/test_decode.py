@@ -7,7 +7,8 @@ from tiny_models import CONFIGS, tiny_model
 from transformers import DynamicCache
 
 from tui_chat.engine.attention import PACKED
-from tui_chat.engine.decode import ForwardPass, KVCache, decode, is_looping, prefill
+from tui_chat.engine.decode import decode, is_looping, prefill
+from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.sampling import Sampler, SamplingSettings
 
 pytestmark = pytest.mark.engine

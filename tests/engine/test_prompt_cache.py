@@ -2,7 +2,8 @@ import pytest
 import torch
 from tiny_models import CONFIGS, tiny_model
 
-from tui_chat.engine.decode import ForwardPass, prefill
+from tui_chat.engine.decode import prefill
+from tui_chat.engine.forward import ForwardPass
 from tui_chat.engine.prompt_cache import PromptCache, common_prefix
 
 pytestmark = pytest.mark.engine

@@ -13,7 +13,8 @@ import psutil
 import torch
 
 from tui_chat.engine.base import EngineError
-from tui_chat.engine.decode import ForwardPass, decode, prefill
+from tui_chat.engine.decode import decode, prefill
+from tui_chat.engine.forward import ForwardPass
 from tui_chat.engine.loader import LoadedModel
 from tui_chat.engine.prompt_cache import PromptCache
 from tui_chat.engine.sampling import Sampler, SamplingSettings

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from tui_chat.engine.decode import KVCache
+from tui_chat.engine.forward import KVCache
 
 
 class PromptCache:
