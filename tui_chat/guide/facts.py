@@ -9,13 +9,12 @@ TOPICS: Mapping[str, str] = {
     "write": "{key:send} sends your message; {key:newline} starts a new line in it. "
     "{key2:newline} and {key3:newline} do that too, where the terminal can tell them apart.",
     "stop": "{key:stop} stops the reply, and the text written so far is kept. "
-    "{key:regenerate} then writes it again.",
+    "{key:continue} then goes on with it, {key:regenerate} writes it again.",
     "quit": "{key:quit} quits, and so does `{slash:quit}`, or {key:leave} pressed twice on an "
     "empty box. Your chat is saved already. ({key:suspend} only suspends.)",
     "mode": "{key:mode} (or {key2:mode}) switches between speed and accuracy, in the middle of a "
-    "chat and without a reload. Speed mode has no repetition penalty and blocks nothing; accuracy "
-    "uses a penalty of 1.1 and blocks repeated 3-grams of the reply. "
-    "The status bar shows which is on.",
+    "chat and without a reload. Speed mode guesses several tokens ahead and has no repetition "
+    "penalty; accuracy uses a penalty of 1.1 and blocks repeated 3-grams of the reply.",
     "new": "{key:new} starts a new chat. The old one stays saved; {key:chats} opens it again.",
     "chats": "{key:chats} lists your earlier chats and searches them by title and text; "
     "{key:send} opens one. {key:new} starts a new one.",
@@ -67,8 +66,9 @@ TOPICS: Mapping[str, str] = {
     "into the Hugging Face cache and works offline afterwards. {key:model} does it on the screen.",
     "sampling": "Temperature, `top_p`, `top_k`, `seed` and others are set in `[modes.speed]` and "
     "`[modes.accuracy]` of `config.toml`. For one run use `--seed` or `--max-new-tokens`.",
-    "length": "Replies that are cut off have reached `max_new_tokens`. "
-    "Raise it with `--max-new-tokens`, or for good in `config.toml`.",
+    "length": "{key:continue} (or `{slash:continue}`) goes on with a reply that was cut off. "
+    "It had reached `max_new_tokens`: raise that with `--max-new-tokens`, or for good in "
+    "`config.toml`.",
     "loading": "While a model loads, the screen is up at once: the weights are read in the "
     "background, and you can already type.",
     "context": "When the context window is full, the oldest turns are left out and the screen says "
@@ -78,6 +78,8 @@ TOPICS: Mapping[str, str] = {
     "counted exactly by the model's own tokenizer. `{slash:context}` shows more.",
     "figures": "Under each reply stand the tokenize time, prefill tokens and their time, "
     "the generated tokens with theirs, the tokens per second (decode only) and the mode.",
+    "bench": "`tui-chat bench` measures the speed on your machine: each optimisation against the "
+    "plain way, as a table or with `--json`. {key:mode} and a smaller model make replies faster.",
     "prefill": "Prefill is the reading of the prompt before the first new token; "
     "decode is the writing after it, one token after another.",
     "reused": "Reused prompt tokens were already in the KV cache from the last turn, "
@@ -136,14 +138,14 @@ ACTION_TOPICS: Mapping[str, str] = {
     **{"follow": "scroll", "new": "new", "chats": "chats", "model": "model", "palette": "help"},
     **{"theme": "theme", "help": "help", "suspend": "suspend", "quit": "quit", "leave": "quit"},
     **{"rename": "rename", "delete": "delete", "undo": "delete", "system": "system"},
-    "context": "context",
+    **{"context": "context", "continue": "length"},
 }
 FLAG_TOPICS: Mapping[str, str] = {
     **{"--model": "model", "--device": "gpu", "--precision": "ladder", "--mode": "mode"},
     **{"--max-new-tokens": "length", "--system": "system", "--seed": "sampling"},
     **{"--context": "context", "--config": "config", "--data-dir": "files", "--json": "ask"},
     **{"--version": "version", "--help-keys": "help", "tui-chat ask": "ask"},
-    "tui-chat config": "config",
+    **{"tui-chat config": "config", "tui-chat bench": "bench"},
 }
 
 REFUSE = "refuse"

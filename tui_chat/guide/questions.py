@@ -215,9 +215,9 @@ class QuestionMaker:
         if phrases and roll < 0.25:
             filled = {**source.slots, "x": phrases}
             return rng.choice(source.phrase_frames).draw(rng, filled)
-        if (keys := source.keys.get(topic)) and roll > 0.93:
+        if (keys := source.keys.get(topic)) and roll > 0.9:
             return rng.choice(source.key_frames).draw(rng, {**source.slots, "x": keys})
-        if nouns and roll > 0.8:
+        if nouns and roll > 0.77:
             filled = {**source.slots, "x": nouns}
             return rng.choice(source.noun_frames).draw(rng, filled)
         wording = rng.choices(source.questions[topic], self.weights[topic])[0]

@@ -70,6 +70,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("interrupt", "Write", "copy, stop, clear or quit: in that order", ("ctrl+c",)),
     Action("stop", "Reply", "stop the reply and keep its text", ("escape",), "stop"),
     Action("regenerate", "Reply", "write the reply again, as a new version", ("ctrl+r",), "regen"),
+    Action("continue", "Reply", "go on with a cut-off reply", ("ctrl+t", "f4"), "continue"),
     Action("mode", "Reply", "switch between speed and accuracy", ("shift+tab", "f3"), "mode"),
     Action("copy", "Reply", "copy the last reply, or code block N", ("ctrl+y",), "copy", "[N]"),
     Action("page-up", "Walk", "scroll up", ("pageup", "shift+up")),
