@@ -87,6 +87,20 @@ def test_prefill_in_chunks_gives_the_logits_of_one_pass(kind: str) -> None:
     assert {step.total for step in progress} == {40}
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_verified_rows_are_the_logits_of_single_steps(kind: str) -> None:
+    forward = ForwardPass(tiny_model(kind))
+    stepped, at_once = new_cache(forward), new_cache(forward)
+    forward(PROMPT[:12], stepped)
+    forward(PROMPT[:12], at_once)
+
+    rows = forward.verify(PROMPT[12:20], at_once)
+
+    one_by_one = torch.stack([forward([token], stepped) for token in PROMPT[12:20]])
+    torch.testing.assert_close(rows, one_by_one, atol=2e-4, rtol=2e-4)
+    assert at_once.token_ids == stepped.token_ids == PROMPT[:20]
+
+
 def test_cancel_between_chunks_keeps_what_was_read() -> None:
     forward = ForwardPass(tiny_model())
     forward.chunk = 10

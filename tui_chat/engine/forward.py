@@ -40,8 +40,7 @@ class ForwardPass:
         self.chunk = CPU_CHUNK if is_cpu else GPU_CHUNK
         # Some state-space models call their cache so.
         self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
-        takes_keep = "logits_to_keep" in parameters
-        self._extra: dict[str, Any] = {"logits_to_keep": 1} if takes_keep else {}
+        self._takes_keep = "logits_to_keep" in parameters
         # oneDNN multiplies one or two bfloat16 rows at half the speed of torch's own kernel.
         self._avoids_onednn = is_cpu and model.dtype == torch.bfloat16
         if is_cpu:
@@ -50,15 +49,25 @@ class ForwardPass:
 
     def __call__(self, token_ids: Sequence[int], cache: KVCache) -> Tensor:
         """Append `token_ids` to `cache`; logits (vocabulary,) that follow the last of them."""
+        return self._run(token_ids, cache, keep=1)[-1]
+
+    def verify(self, token_ids: Sequence[int], cache: KVCache) -> Tensor:
+        """Append `token_ids` to `cache`; logits (n, vocabulary) that follow each of them."""
+        return self._run(token_ids, cache, keep=len(token_ids))[-len(token_ids) :]
+
+    def _run(self, token_ids: Sequence[int], cache: KVCache, keep: int) -> Tensor:
+        """Logits after at least the last `keep` of `token_ids`, which are then in `cache`."""
         ids = torch.tensor([list(token_ids)], dtype=torch.long, device=self.device)
         cache.is_intact = False
-        arguments = {self._cache_name: cache.past_key_values, **self._extra}
+        arguments = {self._cache_name: cache.past_key_values}
+        if self._takes_keep:
+            arguments["logits_to_keep"] = keep
         few_rows = len(token_ids) <= 2
         with torch.no_grad(), _without_onednn(self._avoids_onednn and few_rows):
             logits: Tensor = self.model(input_ids=ids, use_cache=True, **arguments).logits
         cache.token_ids.extend(token_ids)
         cache.is_intact = True
-        return logits[0, -1]
+        return logits[0]
 
 
 @contextmanager
