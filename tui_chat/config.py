@@ -13,15 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast, get_args
 
 import tomli_w
 
 from tui_chat import files
-from tui_chat.types import GenerationSettings, Mode, ModelSpec, Precision
+from tui_chat.types import GenerationSettings, Mode, ModelSpec, PenaltyScope, Precision
 
-SPEED_DEFAULTS = GenerationSettings(repetition_penalty=1.0, no_repeat_ngram_size=0)
-ACCURACY_DEFAULTS = GenerationSettings(repetition_penalty=1.1, no_repeat_ngram_size=3)
+SPEED_DEFAULTS = GenerationSettings(
+    repetition_penalty=1.0, no_repeat_ngram_size=0, speculation=True
+)
+ACCURACY_DEFAULTS = GenerationSettings(
+    repetition_penalty=1.1, no_repeat_ngram_size=3, penalty_scope="reply", speculation=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,13 @@ def _mode(value: Any) -> Mode:
         raise ValueError('"speed" or "accuracy"') from None
 
 
+def _penalty_scope(value: Any) -> PenaltyScope:
+    for scope in get_args(PenaltyScope):
+        if value == scope:
+            return cast(PenaltyScope, scope)
+    raise ValueError('"reply" or "context"')
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
         raise ValueError('a list of texts such as ["END"]')
@@ -155,6 +166,8 @@ _MODE_CHECKS: dict[str, Callable[[Any], Any]] = {
     "min_p": _number(0.0, 1.0),
     "repetition_penalty": _number(0.5, 3.0),
     "no_repeat_ngram_size": _integer(0, 64),
+    "penalty_scope": _penalty_scope,
+    "speculation": _truth,
     "seed": _integer(0, 2**63 - 1),
     "stop_strings": _texts,
 }

@@ -38,6 +38,7 @@ class Precision(StrEnum):
 
 Status = Literal["complete", "interrupted", "failed"]
 FinishReason = Literal["stop", "length", "cancelled", "repetition", "error"]
+PenaltyScope = Literal["reply", "context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,12 @@ class ReplyMetrics:
     precision: Precision | None = None
     peak_memory_bytes: int = 0
     """Highest memory use during the reply: of the device, or of the process on a CPU."""
+    drafted_tokens: int = 0
+    """How many generated tokens were drafted from the context and verified together."""
+    cache_note: str = ""
+    """Why the prompt cache had to start over; empty where it did not."""
+    speculation_note: str = ""
+    """Why no drafts could be verified although the settings ask for it; else empty."""
 
     @property
     def generate_seconds(self) -> float:
@@ -165,6 +172,10 @@ class GenerationSettings:
     min_p: float | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
+    penalty_scope: PenaltyScope | None = None
+    """What penalty and n-gram block look at: the reply alone (None too), or the prompt as well."""
+    speculation: bool | None = None
+    """Whether drafts copied from the context may be verified several at a time; None is off."""
     seed: int | None = None
     stop_strings: tuple[str, ...] = ()
 

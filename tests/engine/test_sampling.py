@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -180,3 +181,73 @@ def test_ngrams_of_signs_alone_are_never_blocked() -> None:
     for token in (pipe, dashes, pipe, dashes, pipe):
         ours.append(token)
     assert ours.sample(torch.tensor([1.0, 3.0, 2.0])) == dashes
+
+
+def test_scope_context_penalises_what_the_prompt_holds_and_scope_reply_does_not() -> None:
+    logits = torch.tensor([3.0, 2.9, 1.0, 0.5])
+    prompt, reply = [0, 2], [3]
+
+    for scope, seen in (("reply", reply), ("context", prompt + reply)):
+        chosen = SamplingSettings(True, repetition_penalty=1.3, penalty_scope=scope)  # type: ignore[arg-type]
+        ours = Sampler(chosen, "cpu", all_words, prompt_ids=prompt)
+        ours.append(3)
+        torch.testing.assert_close(
+            ours.probabilities(logits), plain_probabilities(logits, chosen, seen)
+        )
+
+
+def test_scope_context_blocks_ngrams_of_the_prompt() -> None:
+    logits = torch.tensor([3.0, 2.0, 1.0])
+    chosen = SamplingSettings(no_repeat_ngram_size=2)
+    prompt = [1, 0, 2, 1]
+
+    assert Sampler(chosen, "cpu", all_words, prompt_ids=prompt).sample(logits) == 0
+    wide = replace(chosen, penalty_scope="context")
+    assert Sampler(wide, "cpu", all_words, prompt_ids=prompt).sample(logits) == 1
+
+
+def test_reply_that_goes_on_is_penalised_for_its_beginning() -> None:
+    logits = torch.tensor([3.0, 2.9, 1.0, 0.5])
+    chosen = SamplingSettings(True, repetition_penalty=1.3, no_repeat_ngram_size=1)
+    ours = Sampler(chosen, "cpu", all_words, prompt_ids=[0, 2, 3], continued=1)
+
+    torch.testing.assert_close(ours.probabilities(logits), plain_probabilities(logits, chosen, [3]))
+
+
+@pytest.mark.parametrize("start", [SamplingSettings(), SamplingSettings(True, seed=3)])
+def test_changed_settings_know_what_came_before_them(start: SamplingSettings) -> None:
+    random = torch.Generator().manual_seed(5)
+    careful = SamplingSettings(True, 0.7, 40, 0.9, 0.0, 1.2, 2, seed=9)
+    ours = sampler(start)
+    reply = [ours.sample(torch.randn(30, generator=random)) for _ in range(25)]
+    logits = torch.randn(30, generator=random)
+
+    ours.change(careful)
+    changed = ours.probabilities(logits)
+    ours.change(start)
+
+    torch.testing.assert_close(changed, plain_probabilities(logits, careful, reply))
+    torch.testing.assert_close(ours.probabilities(logits), sampler(start).probabilities(logits))
+
+
+def test_change_in_the_middle_keeps_the_row_of_draws() -> None:
+    logits = torch.randn(500, generator=torch.Generator().manual_seed(3))
+    chosen = SamplingSettings(True, seed=5)
+    whole, switched = sampler(chosen), sampler(chosen)
+
+    expected = [whole.sample(logits) for _ in range(20)]
+    drawn = [switched.sample(logits) for _ in range(10)]
+    switched.change(replace(chosen, seed=6))
+
+    assert drawn + [switched.sample(logits) for _ in range(10)] == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 2048, 2049, 5000])
+def test_every_size_of_vocabulary_keeps_what_the_plain_processors_keep(size: int) -> None:
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(size))
+    for top_k, top_p in ((0, 0.95), (255, 1.0), (256, 1.0), (2048, 0.999), (3000, 0.9)):
+        chosen = SamplingSettings(True, 1.0, top_k, top_p)
+
+        ours = sampler(chosen).probabilities(logits)
+
+        torch.testing.assert_close(ours, plain_probabilities(logits, chosen, []))

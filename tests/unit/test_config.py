@@ -94,6 +94,8 @@ new = "f9, ctrl+n"
         ("mouse = 1", "mouse"),
         ("modes.speed.temperature = 9", "modes.speed.temperature"),
         ("modes.speed.top_p = nan", "modes.speed.top_p"),
+        ('modes.accuracy.penalty_scope = "all"', "modes.accuracy.penalty_scope"),
+        ('modes.speed.speculation = "on"', "modes.speed.speculation"),
         ("modes.fast.top_p = 1", "modes.fast"),
         ("modes = 3", "modes"),
         ("keymap.new = 3", "keymap.new"),
@@ -213,6 +215,8 @@ SETTINGS = st.builds(
     top_k=st.none() | st.integers(0, 1000),
     repetition_penalty=st.floats(0.5, 3.0),
     no_repeat_ngram_size=st.integers(0, 64),
+    penalty_scope=st.sampled_from(["reply", "context"]),
+    speculation=st.booleans(),
     seed=st.none() | st.integers(0, 2**63 - 1),
     stop_strings=st.lists(st.text(min_size=1, max_size=5), max_size=3).map(tuple),
 )

@@ -28,7 +28,9 @@ SYNC = "fdatasync" if hasattr(os, "fdatasync") else "fsync"  # macOS has only th
 BLNS = Path(__file__).parents[3] / "shared" / "data" / "blns.json"
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SEPARATORS = "a\u2028b\u2029c\x85d\x0be\x1cf\rg\r\nh\ni\x00j\ufeffk"
-METRICS = ReplyMetrics(31, 20, 7, 0.001, 0.25, 0.5, Precision.INT4, 123_456_789)
+METRICS = ReplyMetrics(
+    31, 20, 7, 0.001, 0.25, 0.5, Precision.INT4, 123_456_789, 5, "it cannot be cut back", "off"
+)
 
 
 def message(

@@ -327,6 +327,7 @@ def resolve(settings: GenerationSettings, generation_config: Any) -> SamplingSet
         min_p=float(pick("min_p", 0.0)),
         repetition_penalty=float(pick("repetition_penalty", 1.0)),
         no_repeat_ngram_size=int(pick("no_repeat_ngram_size", 0)),
+        penalty_scope=settings.penalty_scope or "reply",
         seed=settings.seed,
     )
 

@@ -6,14 +6,16 @@ the whole vocabulary is sorted only where its best part does not settle the matt
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-CANDIDATES = 1024
-"""How many of the best logits are looked at first; nearly always more than are kept."""
+from tui_chat.types import PenaltyScope
+
+CANDIDATES = (256, 2048)
+"""How many of the best logits are looked at, first and second; then the whole vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class SamplingSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    penalty_scope: PenaltyScope = "reply"
     seed: int | None = None
 
     @property
@@ -36,7 +39,7 @@ class SamplingSettings:
 
 
 class NgramTable:
-    """Which tokens would repeat an n-gram of the reply; constant work per token."""
+    """Which tokens would repeat an n-gram; constant work per token."""
 
     def __init__(self, size: int, is_wordless: Callable[[int], bool]) -> None:
         self._size = size
@@ -45,7 +48,7 @@ class NgramTable:
         self._tail: tuple[int, ...] = ()
 
     def append(self, token_id: int) -> None:
-        """Note a token of the reply."""
+        """Note the next token."""
         start = self._tail
         if len(start) == self._size - 1:
             # Rules and table borders repeat signs by nature; blocking them breaks Markdown.
@@ -69,27 +72,47 @@ class Sampler:
         settings: SamplingSettings,
         device: torch.device | str,
         is_wordless: Callable[[int], bool],
+        *,
+        prompt_ids: Sequence[int] = (),
+        continued: int = 0,
     ) -> None:
-        """Begin a reply; penalties look at its tokens alone, never at the prompt's.
+        """Begin a reply.
 
         Args:
             settings: how to choose.
             device: where the logits are.
             is_wordless: whether a token holds no letter and no digit.
+            prompt_ids: what the reply answers; the penalties look at it in the scope "context".
+            continued: how many of the last `prompt_ids` are the beginning of the reply.
+        """
+        self._device = torch.device(device)
+        self._is_wordless = is_wordless
+        self._ids = list(prompt_ids)
+        self._reply_start = len(self._ids) - continued
+        self._generator: torch.Generator | None = None
+        self.change(settings)
+
+    def change(self, settings: SamplingSettings) -> None:
+        """Choose by `settings` from the next token on; what was seen so far stays known.
+
+        The draws of a reply come from one generator, so its first seed holds to its end.
         """
         self.settings = settings
-        self._device = torch.device(device)
-        self._generator: torch.Generator | None = None
-        if not settings.is_greedy:
+        if self._generator is None and not settings.is_greedy:
             self._generator = torch.Generator(device=self._device)
             if settings.seed is None:
                 self._generator.seed()
             else:
                 self._generator.manual_seed(settings.seed)
-        self._seen: set[int] = set()
-        self._seen_ids = torch.empty(0, dtype=torch.long, device=self._device)
+        start = 0 if settings.penalty_scope == "context" else self._reply_start
+        penalised = self._ids[start:] if settings.repetition_penalty != 1.0 else []
+        self._seen = set(penalised)
+        self._seen_ids = torch.tensor(list(self._seen), dtype=torch.long, device=self._device)
         size = settings.no_repeat_ngram_size
-        self._ngrams = NgramTable(size, is_wordless) if size > 0 else None
+        self._ngrams = NgramTable(size, self._is_wordless) if size > 0 else None
+        if self._ngrams is not None:
+            for token_id in self._ids[start:]:
+                self._ngrams.append(token_id)
 
     def sample(self, logits: Tensor) -> int:
         """Choose the next token from `logits` of shape (vocabulary,) and note it.
@@ -103,7 +126,7 @@ class Sampler:
             _check(best)
             token = int(index)
         else:
-            probabilities, ids = self._candidates(scores / self.settings.temperature)
+            probabilities, ids = self._candidates(scores.div_(self.settings.temperature))
             drawn = torch.multinomial(probabilities, 1, generator=self._generator)
             token = int(ids[drawn]) if ids is not None else int(drawn)
         self.append(token)
@@ -118,7 +141,7 @@ class Sampler:
             _check(best)
             result[index] = 1.0
             return result
-        probabilities, ids = self._candidates(scores / self.settings.temperature)
+        probabilities, ids = self._candidates(scores.div_(self.settings.temperature))
         if ids is None:
             return probabilities
         result[ids] = probabilities
@@ -126,6 +149,7 @@ class Sampler:
 
     def append(self, token_id: int) -> None:
         """Note a token of the reply, so that the penalties know it."""
+        self._ids.append(token_id)
         if self._ngrams is not None:
             self._ngrams.append(token_id)
         if self.settings.repetition_penalty != 1.0 and token_id not in self._seen:
@@ -150,13 +174,15 @@ class Sampler:
         if not (0 < settings.top_k < size or settings.top_p < 1.0 or settings.min_p > 0.0):
             _check(scores.max())
             return torch.softmax(scores, dim=-1), None
-        count = min(size, max(CANDIDATES, settings.top_k + 1))
-        values, ids = scores.topk(count)
+        for count in CANDIDATES:
+            if settings.top_k < count < size:
+                values, ids = scores.topk(count)
+                kept = self._kept(values, scores)
+                # Where all of them pass, others may as well.
+                if kept < count:
+                    return torch.softmax(values[:kept], dim=-1), ids[:kept]
+        values, ids = scores.sort(descending=True)
         kept = self._kept(values, scores)
-        if count < size and kept == count:
-            # All of them passed, so others may as well.
-            values, ids = scores.sort(descending=True)
-            kept = self._kept(values, scores)
         return torch.softmax(values[:kept], dim=-1), ids[:kept]
 
     def _kept(self, values: Tensor, scores: Tensor) -> int:

@@ -29,7 +29,8 @@ _MODES = {mode.value: mode for mode in Mode}
 _PRECISIONS = {precision.value: precision for precision in Precision}
 _STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
 _FINISH_REASONS: dict[str, FinishReason] = {reason: reason for reason in get_args(FinishReason)}
-_METRIC_NAMES = frozenset(field.name for field in fields(ReplyMetrics)) - {"precision"}
+_METRIC_TEXTS = frozenset({"cache_note", "speculation_note"})
+_METRIC_NUMBERS = frozenset(f.name for f in fields(ReplyMetrics)) - _METRIC_TEXTS - {"precision"}
 
 
 class DamagedRecord(ValueError):
@@ -357,8 +358,9 @@ def _choice(values: dict[str, _Value], value: object) -> _Value | None:
 
 
 def _metrics_to_json(metrics: ReplyMetrics) -> Record:
-    record: Record = {name: getattr(metrics, name) for name in sorted(_METRIC_NAMES)}
-    return record | {"precision": metrics.precision}
+    record: Record = {name: getattr(metrics, name) for name in sorted(_METRIC_NUMBERS)}
+    texts = {name: text for name in sorted(_METRIC_TEXTS) if (text := getattr(metrics, name))}
+    return record | {"precision": metrics.precision} | texts
 
 
 def _metrics_from_json(value: object) -> ReplyMetrics | None:
@@ -367,9 +369,11 @@ def _metrics_from_json(value: object) -> ReplyMetrics | None:
     numbers = {
         name: number
         for name, number in value.items()
-        if name in _METRIC_NAMES and _is_count(number, whole=not name.endswith("_seconds"))
+        if name in _METRIC_NUMBERS and _is_count(number, whole=not name.endswith("_seconds"))
     }
-    return ReplyMetrics(**numbers, precision=_choice(_PRECISIONS, value.get("precision")))
+    texts: Record = {n: text for n in _METRIC_TEXTS if isinstance(text := value.get(n), str)}
+    precision = _choice(_PRECISIONS, value.get("precision"))
+    return ReplyMetrics(**numbers, **texts, precision=precision)
 
 
 def _is_count(value: object, *, whole: bool) -> bool:
