@@ -17,6 +17,8 @@ from tui_chat.types import PenaltyScope
 CANDIDATES = (256, 2048)
 """How many of the best logits are looked at, first and second; then the whole vocabulary."""
 
+NO_NUMBER = "The model computed no valid number; try another precision or a smaller context."
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
@@ -114,6 +116,11 @@ class Sampler:
             for token_id in self._ids[start:]:
                 self._ngrams.append(token_id)
 
+    @property
+    def penalised_ids(self) -> Tensor:
+        """The ids that the repetition penalty looks at, on the device of the logits."""
+        return self._seen_ids
+
     def sample(self, logits: Tensor) -> int:
         """Choose the next token from `logits` of shape (vocabulary,) and note it.
 
@@ -206,6 +213,4 @@ class Sampler:
 def _check(best: Tensor) -> None:
     """Raise where the best score is NaN or infinite; torch's `max` hands a NaN on."""
     if not math.isfinite(float(best)):
-        raise FloatingPointError(
-            "The model computed no valid number; try another precision or a smaller context."
-        )
+        raise FloatingPointError(NO_NUMBER)
