@@ -24,6 +24,7 @@ from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
 from tui_chat.types import (
     GenerationSettings,
     LoadProgress,
+    Mode,
     ModelSpec,
     ReplyFinished,
     ReplyMetrics,
@@ -93,7 +94,8 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
                 return stop.exit_code
             log = _open_log(ask, options, config, engine)
             session = Session(engine, log, reserved_tokens=config.reserved_tokens)
-            good = _answer(session, prompts, _settings(ask, config), config, printer, stop)
+            settings = _greedy(config.settings) if ask.greedy else config.settings
+            good = _answer(session, prompts, config.mode, settings, printer, stop)
             try:
                 log.close()
             except StoreError as error:
@@ -105,8 +107,8 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
 def _answer(
     session: Session,
     prompts: Sequence[str],
-    settings: GenerationSettings,
-    config: Config,
+    mode: Mode,
+    settings: Callable[[Mode], GenerationSettings],
     printer: "_Printer",
     stop: "_Stop",
 ) -> bool:
@@ -115,7 +117,7 @@ def _answer(
     if engine is None:
         raise ValueError("a session without an engine cannot answer")
     for prompt in prompts:
-        events = session.reply(prompt, mode=config.mode, settings=settings, cancel=stop.cancel)
+        events = session.reply(prompt, mode=lambda: mode, settings=settings, cancel=stop.cancel)
         # Closed at once when the reader of our output goes away, so that the reply is ended.
         with contextlib.closing(events):
             for event in events:
@@ -133,12 +135,13 @@ def _answer(
     return True
 
 
-def _settings(ask: Ask, config: Config) -> GenerationSettings:
-    settings = config.settings(config.mode)
-    if ask.greedy:
-        # The penalties would change what greedy picks.
-        return replace(settings, do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0)
-    return settings
+def _greedy(
+    settings: Callable[[Mode], GenerationSettings],
+) -> Callable[[Mode], GenerationSettings]:
+    # The penalties would change what greedy picks.
+    return lambda mode: replace(
+        settings(mode), do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0
+    )
 
 
 def _open_log(ask: Ask, options: Options, config: Config, engine: Engine) -> ConversationLog:

@@ -113,6 +113,9 @@ class Message:
     """One sentence for the reader when `status` is "failed"."""
     model: str = ""
     mode: Mode | None = None
+    """The mode at the end of the reply."""
+    modes: tuple[Mode, ...] = ()
+    """All modes that wrote the reply, in order, where there was more than one; else empty."""
     seed: int | None = None
     token_count: int | None = None
     metrics: ReplyMetrics | None = None

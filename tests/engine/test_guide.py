@@ -85,7 +85,7 @@ class Chat:
 
     def ask(self, text: str) -> str:
         self._add(Role.USER, text)
-        events = self.engine.stream(tuple(self.messages), self.settings, threading.Event())
+        events = self.engine.stream(tuple(self.messages), lambda: self.settings, threading.Event())
         reply = "".join(event.text for event in events if isinstance(event, TextDelta))
         self._add(Role.ASSISTANT, reply)
         return reply

@@ -106,7 +106,7 @@ def test_cache_survives_a_change_of_settings() -> None:
 def test_cancelled_reply_leaves_a_cache_that_can_be_used(kind: str) -> None:
     engine = make_engine(kind)
     cancel = threading.Event()
-    stream = engine.stream(QUESTION, LONG, cancel)
+    stream = engine.stream(QUESTION, lambda: LONG, cancel)
     events = []
     for event in stream:
         events.append(event)
@@ -127,7 +127,7 @@ def test_cancel_during_prefill_yields_no_text_and_keeps_what_was_read() -> None:
     engine._forward.chunk = 8
     cancel = threading.Event()
     events = []
-    for event in engine.stream(QUESTION, GREEDY, cancel):
+    for event in engine.stream(QUESTION, lambda: GREEDY, cancel):
         events.append(event)
         if isinstance(event, PrefillProgress) and event.done == 16:
             cancel.set()
@@ -151,7 +151,7 @@ def test_cancel_that_is_set_before_the_start_generates_nothing() -> None:
 
 def test_abandoned_stream_leaves_the_engine_free() -> None:
     engine = make_engine()
-    stream = engine.stream(QUESTION, GREEDY, threading.Event())
+    stream = engine.stream(QUESTION, lambda: GREEDY, threading.Event())
     for event in stream:
         if isinstance(event, TextDelta):
             break
@@ -162,7 +162,7 @@ def test_abandoned_stream_leaves_the_engine_free() -> None:
 
 def test_second_reply_waits_for_the_first_and_can_be_cancelled_meanwhile() -> None:
     engine = make_engine()
-    first = engine.stream(QUESTION, GREEDY, threading.Event())
+    first = engine.stream(QUESTION, lambda: GREEDY, threading.Event())
     next(first)
     cancel = threading.Event()
     results: list[GenerationFinished] = []
@@ -392,7 +392,7 @@ def test_counts_are_exact_while_a_reply_is_generated() -> None:
     engine = make_engine()
     expected = make_engine().count_tokens(talk("something else <|im_end|>"))
     counted = []
-    for event in engine.stream(QUESTION, GREEDY, threading.Event()):
+    for event in engine.stream(QUESTION, lambda: GREEDY, threading.Event()):
         if isinstance(event, TextDelta):
             counted.append(engine.count_tokens(talk("something else <|im_end|>")))
             counted.append(expected)
@@ -432,10 +432,11 @@ def test_closed_engine_frees_the_model_and_says_so_when_asked() -> None:
 def test_close_ends_a_running_reply() -> None:
     engine = make_engine()
     running = threading.Event()
+    settings = replace(LONG, max_new_tokens=900)
     results: list[GenerationFinished] = []
 
     def reply() -> None:
-        for event in engine.stream(QUESTION, replace(LONG, max_new_tokens=900), threading.Event()):
+        for event in engine.stream(QUESTION, lambda: settings, threading.Event()):
             running.set()
             if isinstance(event, GenerationFinished):
                 results.append(event)

@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reply(engine: Engine) -> tuple[str, GenerationFinished]:
     prompt = [Message("m1", Role.USER, "hello", datetime(2026, 1, 1, tzinfo=UTC))]
     settings = GenerationSettings(max_new_tokens=8, do_sample=False)
-    events = list(engine.stream(prompt, settings, threading.Event()))
+    events = list(engine.stream(prompt, lambda: settings, threading.Event()))
     assert isinstance(events[-1], GenerationFinished)
     return "".join(e.text for e in events if isinstance(e, TextDelta)), events[-1]
 

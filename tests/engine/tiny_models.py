@@ -226,7 +226,7 @@ def run(
     cancel: threading.Event | None = None,
 ) -> tuple[str, GenerationFinished, list[Any]]:
     """The content, the last event and all events of one reply."""
-    events = list(engine.stream(messages, settings, cancel or threading.Event()))
+    events = list(engine.stream(messages, lambda: settings, cancel or threading.Event()))
     finished = events[-1]
     assert isinstance(finished, GenerationFinished)
     deltas = [e for e in events if isinstance(e, TextDelta)]

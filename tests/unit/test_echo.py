@@ -33,7 +33,11 @@ def run(
     engine: Engine, limit: int = 1000, cancel: threading.Event | None = None
 ) -> tuple[list[TextDelta], GenerationFinished]:
     events = list(
-        engine.stream(PROMPT, GenerationSettings(max_new_tokens=limit), cancel or threading.Event())
+        engine.stream(
+            PROMPT,
+            lambda: GenerationSettings(max_new_tokens=limit),
+            cancel or threading.Event(),
+        )
     )
     assert isinstance(events[0], PrefillProgress)
     assert isinstance(events[-1], GenerationFinished)

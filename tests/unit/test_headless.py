@@ -13,7 +13,7 @@ import pytest
 from tui_chat import files
 from tui_chat.cli import main
 from tui_chat.config import Options
-from tui_chat.engine.base import LoadError
+from tui_chat.engine.base import LoadError, PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.headless import Ask, run_ask
 from tui_chat.store.conversations import ConversationStore
@@ -54,10 +54,10 @@ class ScriptedEngine(EchoEngine):
         self.settings: list[GenerationSettings] = []
 
     def stream(
-        self, messages: Sequence[Message], settings: GenerationSettings, cancel: threading.Event
+        self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
     ) -> Iterator[EngineEvent]:
         self.prompts.append(messages[-1].content)
-        self.settings.append(settings)
+        self.settings.append(settings())
         yield from self.events
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tui_chat.chat.session import Session, SessionError
-from tui_chat.engine.base import EngineError
+from tui_chat.engine.base import EngineError, PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
@@ -28,6 +28,14 @@ from tui_chat.types import (
 SETTINGS = GenerationSettings(max_new_tokens=100)
 
 
+def speed() -> Mode:
+    return Mode.SPEED
+
+
+def settings_of(_: Mode) -> GenerationSettings:
+    return SETTINGS
+
+
 class FakeEngine(EchoEngine):
     """Streams the events that a test scripts; counts like the scripted engine."""
 
@@ -41,12 +49,12 @@ class FakeEngine(EchoEngine):
         self.at_start: Callable[[], None] = lambda: None
 
     def stream(
-        self, messages: Sequence[Message], settings: GenerationSettings, cancel: threading.Event
+        self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
     ) -> Iterator[EngineEvent]:
         self.at_start()
         self.prompts.append(tuple(messages))
-        self.settings.append(settings)
         for event in self.events:
+            self.settings.append(settings())
             if isinstance(event, Exception):
                 raise event
             yield event
@@ -86,11 +94,15 @@ STOPPED = GenerationFinished("stop", ReplyMetrics(completion_tokens=3), (1, 2), 
 def ask(
     session: Session, text: str = "hello", settings: GenerationSettings = SETTINGS
 ) -> list[ReplyEvent]:
-    return list(session.reply(text, mode=Mode.SPEED, settings=settings, cancel=threading.Event()))
+    return list(
+        session.reply(text, mode=speed, settings=lambda _: settings, cancel=threading.Event())
+    )
 
 
 def again(session: Session, settings: GenerationSettings = SETTINGS) -> list[ReplyEvent]:
-    return list(session.regenerate(mode=Mode.SPEED, settings=settings, cancel=threading.Event()))
+    return list(
+        session.regenerate(mode=speed, settings=lambda _: settings, cancel=threading.Event())
+    )
 
 
 def finished(events: Sequence[ReplyEvent]) -> ReplyFinished:
@@ -187,7 +199,7 @@ def test_a_stopped_reply_is_saved_as_interrupted_with_its_text(
     cancel = threading.Event()
     session = Session(EchoEngine(script, rate=200), log)
     events: list[ReplyEvent] = []
-    for event in session.reply("go", mode=Mode.ACCURACY, settings=SETTINGS, cancel=cancel):
+    for event in session.reply("go", mode=speed, settings=settings_of, cancel=cancel):
         events.append(event)
         if isinstance(event, TextDelta):
             cancel.set()
@@ -202,7 +214,7 @@ def test_a_dropped_iterator_ends_the_reply_as_interrupted(
 ) -> None:
     engine = FakeEngine(tmp_path, TextDelta("first "), TextDelta("second "), STOPPED)
     events = Session(engine, log).reply(
-        "go", mode=Mode.SPEED, settings=SETTINGS, cancel=threading.Event()
+        "go", mode=speed, settings=settings_of, cancel=threading.Event()
     )
     while not isinstance(next(events), TextDelta):
         pass
@@ -214,7 +226,7 @@ def test_a_dropped_iterator_ends_the_reply_as_interrupted(
 def test_an_interrupt_while_the_engine_works_keeps_the_text(tmp_path: Path) -> None:
     class Interrupted(FakeEngine):
         def stream(
-            self, messages: Sequence[Message], settings: GenerationSettings, cancel: threading.Event
+            self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
         ) -> Iterator[EngineEvent]:
             yield TextDelta("half")
             raise KeyboardInterrupt
@@ -324,6 +336,29 @@ def test_the_seed_of_every_reply_is_stored_and_was_the_one_used(tmp_path: Path) 
     assert engine.settings[0].seed == reply.seed
 
 
+def test_a_mode_that_is_switched_while_a_reply_runs_holds_from_the_next_token_on(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    tables = {
+        Mode.SPEED: GenerationSettings(10, temperature=0.7),
+        Mode.ACCURACY: GenerationSettings(500, temperature=0.2, repetition_penalty=1.1),
+    }
+    engine = FakeEngine(tmp_path, *(TextDelta(f"{word} ") for word in "abcd"), STOPPED)
+    now = [Mode.SPEED]
+    session = Session(engine, log)
+    for event in session.reply(
+        "go", mode=lambda: now[0], settings=tables.__getitem__, cancel=threading.Event()
+    ):
+        if isinstance(event, TextDelta):
+            now[0] = Mode.ACCURACY
+    temperatures = [settings.temperature for settings in engine.settings]
+    assert temperatures == [0.7] + [0.2] * 4
+    assert len({(s.seed, s.max_new_tokens) for s in engine.settings}) == 1
+    assert engine.settings[1] is engine.settings[2]
+    reply = reopened(store, log)[-1]
+    assert (reply.mode, reply.modes) == (Mode.ACCURACY, (Mode.SPEED, Mode.ACCURACY))
+
+
 def test_nothing_can_be_regenerated_before_something_was_asked(tmp_path: Path) -> None:
     with pytest.raises(SessionError):
         again(Session(FakeEngine(tmp_path, STOPPED), MemoryLog()))
@@ -333,7 +368,7 @@ def test_a_session_without_an_engine_refuses_and_stores_nothing() -> None:
     log = MemoryLog()
     session = Session(None, log)
     with pytest.raises(SessionError):
-        session.reply("hi", mode=Mode.SPEED, settings=SETTINGS, cancel=threading.Event())
+        session.reply("hi", mode=speed, settings=settings_of, cancel=threading.Event())
     assert log.conversation.messages == ()
     assert session.plan("hi") is None
 

@@ -26,7 +26,7 @@ def main() -> None:
     engine = open_engine(model_spec(config), lambda progress: None, threading.Event())
     for line in sys.stdin:
         prompt = Message("prompt", Role.USER, json.loads(line), datetime.now(UTC))
-        for event in engine.stream([prompt], settings, threading.Event()):
+        for event in engine.stream([prompt], lambda: settings, threading.Event()):
             if isinstance(event, GenerationFinished):
                 answer = {"metrics": asdict(event.metrics), "error": event.error}
                 print(json.dumps(answer), flush=True)

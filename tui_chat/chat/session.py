@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from tui_chat.chat.context import PromptTooLong, plan_context, sendable, split_turns
 from tui_chat.chat.reply import DeltaPacer, ReplyCleaner
 from tui_chat.chat.sanitize import one_line
-from tui_chat.engine.base import Engine, EngineError
+from tui_chat.engine.base import Engine, EngineError, PollSettings
 from tui_chat.store.log import ConversationLog, StoreError
 from tui_chat.types import (
     ContextPlan,
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 SAVE_SECONDS = 1.0
 """How often the text of a running reply is written down."""
 TITLE_LENGTH = 60
+GetMode = Callable[[], Mode]
+SettingsOf = Callable[[Mode], GenerationSettings]
 _STATUS: dict[FinishReason, Status] = {"cancelled": "interrupted", "error": "failed"}
 
 
@@ -92,9 +94,13 @@ class Session:
             return error.plan
 
     def reply(
-        self, text: str, *, mode: Mode, settings: GenerationSettings, cancel: threading.Event
+        self, text: str, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
     ) -> Generator[ReplyEvent, None, None]:
         """Save `text` as the user's message, then stream and save the reply, all while iterating.
+
+        `mode` is asked before each token, from the thread that iterates: a switch holds from the
+        next token on, with the `settings` of the new mode. How long the reply may get, its seed
+        and its stop strings are those of the mode at its start.
 
         Yields `ReplyStarted`, `PrefillProgress`, `TextDelta` at most ten times a second, then
         exactly one `ReplyFinished`. A prompt that does not fit yields `ReplyFinished` alone,
@@ -106,10 +112,10 @@ class Session:
         """
         engine = self._loaded()
         user = _user_message(text, _last_id(self.conversation.messages))
-        return self._reply_to(engine, user, mode, settings, cancel)
+        return self._reply_to(engine, user, _ReplySettings(mode, settings), cancel)
 
     def regenerate(
-        self, *, mode: Mode, settings: GenerationSettings, cancel: threading.Event
+        self, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
     ) -> Generator[ReplyEvent, None, None]:
         """Stream another reply to the last prompt; the old one stays in the file as a sibling.
 
@@ -127,9 +133,10 @@ class Session:
         if last_user is None:
             raise SessionError("There is no prompt yet that could be answered again.")
         old = messages[last_user + 1 :]
-        if settings.seed is not None and old and old[-1].seed is not None:
-            settings = replace(settings, seed=(old[-1].seed + 1) % 2**63)
-        return self._generate(engine, messages[: last_user + 1], mode, settings, cancel)
+        chosen = _ReplySettings(mode, settings)
+        if chosen.is_seeded and old and old[-1].seed is not None:
+            chosen.seed = (old[-1].seed + 1) % 2**63
+        return self._generate(engine, messages[: last_user + 1], chosen, cancel)
 
     def _loaded(self) -> Engine:
         if self.engine is None:
@@ -165,8 +172,7 @@ class Session:
         self,
         engine: Engine,
         user: Message,
-        mode: Mode,
-        settings: GenerationSettings,
+        settings: "_ReplySettings",
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         earlier = self.conversation.messages
@@ -178,18 +184,15 @@ class Session:
         except StoreError as error:
             # The log keeps the record and writes it again with the reply, which reports.
             logger.warning("%s", error)
-        yield from self._generate(engine, (*earlier, user), mode, settings, cancel)
+        yield from self._generate(engine, (*earlier, user), settings, cancel)
 
     def _generate(
         self,
         engine: Engine,
         messages: Sequence[Message],
-        mode: Mode,
-        settings: GenerationSettings,
+        settings: "_ReplySettings",
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
-        if settings.seed is None:
-            settings = replace(settings, seed=secrets.randbelow(2**31))
         reply = Message(
             id=_new_id(),
             role=Role.ASSISTANT,
@@ -197,10 +200,10 @@ class Session:
             created_at=datetime.now(UTC),
             parent_id=messages[-1].id,
             model=engine.name,
-            mode=mode,
+            mode=settings.mode,
             seed=settings.seed,
         )
-        running = _RunningReply(self.log, reply, self._clock)
+        running = _RunningReply(self.log, reply, settings, self._clock)
         try:
             plan = self._plan(engine, messages)
         except (PromptTooLong, EngineError) as error:
@@ -209,18 +212,54 @@ class Session:
         first = next((m for m in plan.kept if m.role is not Role.SYSTEM), None)
         self._first_kept = (engine, first.id) if first and plan.dropped else None
         room = max(1, plan.context_window - plan.prompt_tokens)
-        settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
+        settings.max_new_tokens = min(settings.max_new_tokens, room)
         with running:
             yield ReplyStarted(plan, reply.id)
-            yield from running.stream(engine, plan.kept, settings, cancel)
+            yield from running.stream(engine, plan.kept, cancel)
+
+
+class _ReplySettings:
+    """What the engine asks before each token of one reply: the table of the mode at that moment.
+
+    The length limit and the seed are those of the mode at the start.
+    """
+
+    def __init__(self, mode: GetMode, settings: SettingsOf) -> None:
+        self._get_mode = mode
+        self._settings = settings
+        self.mode = mode()
+        first = settings(self.mode)
+        self.is_seeded = first.seed is not None
+        self.seed = secrets.randbelow(2**31) if first.seed is None else first.seed
+        self.max_new_tokens = first.max_new_tokens
+        self.used: list[Mode] = []
+        """The modes that tokens were asked for, in order."""
+        self._current = first
+
+    def __call__(self) -> GenerationSettings:
+        mode = self._get_mode()
+        if not self.used or mode is not self.mode:
+            self.mode = mode
+            self.used.append(mode)
+            self._current = replace(
+                self._settings(mode), max_new_tokens=self.max_new_tokens, seed=self.seed
+            )
+        return self._current
 
 
 class _RunningReply:
     """A reply that is being written: whatever happens, its text ends in the log."""
 
-    def __init__(self, log: ConversationLog, message: Message, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        log: ConversationLog,
+        message: Message,
+        settings: _ReplySettings,
+        clock: Callable[[], float],
+    ) -> None:
         self._log = log
         self._message = message
+        self._settings = settings
         self._clock = clock
         self._cleaner = ReplyCleaner()
         self._pacer = DeltaPacer(clock=clock)
@@ -251,13 +290,12 @@ class _RunningReply:
         self,
         engine: Engine,
         messages: Sequence[Message],
-        settings: GenerationSettings,
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         """Pass the engine's events on, cleaned, paced and saved, up to `ReplyFinished`."""
         finished: GenerationFinished | None = None
         error = "The model ended the reply without a reason; ask again."
-        with contextlib.closing(_events(engine, messages, settings, cancel)) as events:
+        with contextlib.closing(_events(engine, messages, self._settings, cancel)) as events:
             try:
                 for event in events:
                     match event:
@@ -313,6 +351,8 @@ class _RunningReply:
             status=_STATUS.get(reason, "complete"),
             finish_reason=reason,
             error=(finished and finished.error) or error,
+            mode=self._settings.mode,
+            modes=tuple(used) if len(used := self._settings.used) > 1 else (),
             token_count=finished.metrics.completion_tokens if finished else None,
             metrics=finished.metrics if finished else None,
         )
@@ -329,7 +369,7 @@ class _RunningReply:
 def _events(
     engine: Engine,
     messages: Sequence[Message],
-    settings: GenerationSettings,
+    settings: PollSettings,
     cancel: threading.Event,
 ) -> Generator[EngineEvent, None, None]:
     """The engine's events as a generator, so that a dropped reply closes the engine's too."""

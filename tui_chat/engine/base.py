@@ -15,6 +15,8 @@ from tui_chat.types import (
 )
 
 OnProgress = Callable[[LoadProgress], None]
+PollSettings = Callable[[], GenerationSettings]
+"""Gives the settings of the next token: the same object again while nothing has changed."""
 
 
 class EngineError(Exception):
@@ -51,7 +53,7 @@ class Engine(Protocol):
     """What the user should know about this model: no chat template, a folded system role."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Length of the prompt that `messages` render to, generation prompt included.
+        """Length of the prompt that `stream` would render `messages` to.
 
         Safe to call from any thread, also while a reply is being generated.
         """
@@ -68,14 +70,19 @@ class Engine(Protocol):
     def stream(
         self,
         messages: Sequence[Message],
-        settings: GenerationSettings,
+        settings: PollSettings,
         cancel: threading.Event,
     ) -> Iterator[EngineEvent]:
         """Generate the reply to `messages`.
 
         Args:
-            messages: what is sent, oldest first, ending with a user message.
-            settings: None values are taken from the model's generation config.
+            messages: what is sent, oldest first, ending with a user message, or with an
+                assistant message that is to be continued: its turn is left open, and the reply
+                goes on behind the last token of its `content`.
+            settings: asked before each token, so that they can change from one token to the
+                next without a new prefill; None values are taken from the model's generation
+                config. `max_new_tokens`, `seed` and `stop_strings` are those of the first
+                answer.
             cancel: when set, generation ends within one token or one prefill chunk.
 
         Yields:

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tui_chat.engine.base import LoadError
+from tui_chat.engine.base import LoadError, PollSettings
 from tui_chat.types import (
     EngineEvent,
     FinishReason,
     GenerationFinished,
-    GenerationSettings,
     MemoryUse,
     Message,
     Precision,
@@ -73,16 +72,17 @@ class EchoEngine:
         return len(split_tokens(message.content)) + _MESSAGE_OVERHEAD
 
     def stream(
-        self, messages: Sequence[Message], settings: GenerationSettings, cancel: threading.Event
+        self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
     ) -> Iterator[EngineEvent]:
         """The text of the file, token by token; see `Engine.stream`."""
         with self._lock:
-            yield from self._stream(messages, settings.max_new_tokens, cancel)
+            yield from self._stream(messages, settings, cancel)
 
     def _stream(
-        self, messages: Sequence[Message], limit: int, cancel: threading.Event
+        self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
     ) -> Iterator[EngineEvent]:
         started = time.perf_counter()
+        limit = settings().max_new_tokens
         prompt_tokens = self.count_tokens(messages)
         cached = min(self._cached_tokens, prompt_tokens - 1)
         tokenized = time.perf_counter()
@@ -97,6 +97,7 @@ class EchoEngine:
             if cancel.wait(max(0.0, due - time.perf_counter())):
                 finish = "cancelled"
                 break
+            settings()
             last = time.perf_counter()
             count += 1
             if count == 1:

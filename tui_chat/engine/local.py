@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from tui_chat.engine.base import EngineError
+from tui_chat.engine.base import EngineError, PollSettings
 from tui_chat.engine.decode import decode, prefill
 from tui_chat.engine.forward import ForwardPass
 from tui_chat.engine.loader import LoadedModel
@@ -129,7 +129,7 @@ class LocalEngine:
     def stream(
         self,
         messages: Sequence[Message],
-        settings: GenerationSettings,
+        settings: PollSettings,
         cancel: threading.Event,
     ) -> Iterator[EngineEvent]:
         """Generate the reply to `messages`; see `Engine.stream`."""
@@ -147,7 +147,7 @@ class LocalEngine:
             reason: FinishReason = "error"
             self._reset_peak()
             try:
-                reason = yield from self._generate(reply, messages, settings, is_cancelled)
+                reason = yield from self._generate(reply, messages, settings(), is_cancelled)
             except Exception as fault:
                 error = self._explain(fault, reply)
                 # The traceback would keep the tensors of the failed step alive.

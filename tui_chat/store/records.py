@@ -101,11 +101,12 @@ def message_record(kind: str, message: Message) -> Record:
         "error": message.error,
         "model": message.model,
         "mode": message.mode,
+        "modes": list(message.modes),
         "seed": message.seed,
         "token_count": message.token_count,
         "metrics": message.metrics and _metrics_to_json(message.metrics),
     }
-    return record | {name: value for name, value in optional.items() if value not in (None, "")}
+    return record | {name: value for name, value in optional.items() if value not in (None, "", [])}
 
 
 def message_from_record(record: Record) -> Message:
@@ -132,6 +133,7 @@ def message_from_record(record: Record) -> Message:
         error=_text(record, "error"),
         model=_text(record, "model"),
         mode=_choice(_MODES, record.get("mode")),
+        modes=_modes(record.get("modes")),
         seed=_whole(record.get("seed")),
         token_count=_whole(record.get("token_count")),
         metrics=_metrics_from_json(record.get("metrics")),
@@ -355,6 +357,11 @@ def _whole(value: object) -> int | None:
 
 def _choice(values: dict[str, _Value], value: object) -> _Value | None:
     return values.get(value) if isinstance(value, str) else None
+
+
+def _modes(value: object) -> tuple[Mode, ...]:
+    known = [_choice(_MODES, item) for item in value] if isinstance(value, list) else []
+    return tuple(mode for mode in known if mode)
 
 
 def _metrics_to_json(metrics: ReplyMetrics) -> Record:

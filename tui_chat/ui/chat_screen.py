@@ -305,8 +305,9 @@ class ChatScreen(Screen[None]):
         self._start(view, lambda cancel: self._reply(text, cancel))
 
     def _reply(self, text: str, cancel: Event) -> Iterator[ReplyEvent]:
-        settings = self._config.settings(self.mode)
-        return self.session.reply(text, mode=self.mode, settings=settings, cancel=cancel)
+        return self.session.reply(
+            text, mode=lambda: self.mode, settings=self._config.settings, cancel=cancel
+        )
 
     def _start(self, asked: UserTurn | None, run: Callable[[Event], Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
@@ -388,10 +389,12 @@ class ChatScreen(Screen[None]):
         if messages[-1].role is Role.ASSISTANT:
             await self.transcript.remove_message(messages[-1].id)
         await self.query(".failure").remove()
-        mode, settings = self.mode, self._config.settings(self.mode)
+        settings = self._config.settings
         self._start(
             None,
-            lambda cancel: self.session.regenerate(mode=mode, settings=settings, cancel=cancel),
+            lambda cancel: self.session.regenerate(
+                mode=lambda: self.mode, settings=settings, cancel=cancel
+            ),
         )
 
     async def switch_mode(self, mode: Mode) -> None:
