@@ -38,8 +38,7 @@ class ForwardPass:
         self.device = torch.device(model.device)
         is_cpu = self.device.type == "cpu"
         self.chunk = CPU_CHUNK if is_cpu else GPU_CHUNK
-        # Some state-space models call their cache so.
-        self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
+        self._cache_name = cache_argument(model)
         self._takes_keep = "logits_to_keep" in parameters
         # oneDNN multiplies one or two bfloat16 rows at half the speed of torch's own kernel.
         self._avoids_onednn = is_cpu and model.dtype == torch.bfloat16
@@ -68,6 +67,16 @@ class ForwardPass:
         cache.token_ids.extend(token_ids)
         cache.is_intact = True
         return logits[0]
+
+
+def cache_argument(model: Any) -> str:
+    """What the forward method of `model` calls its cache; state-space models have their own name.
+
+    transformers 5.24 renamed it from `past_key_values` to `cache`, and warns of the old name.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    names = ("cache", "cache_params", "past_key_values")
+    return next((name for name in names if name in parameters), names[-1])
 
 
 @contextmanager
