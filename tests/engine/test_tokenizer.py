@@ -224,3 +224,81 @@ def test_counting_and_encoding_at_once_give_no_wrong_ids() -> None:
         thread.join()
 
     assert wrong == []
+
+
+def plain_ids(tokenizer: ChatTokenizer, text: str) -> tuple[int, ...]:
+    """Ids of `text` behind a newline, control tokens as text."""
+    newline = tokenizer.hf.encode("\n", add_special_tokens=False)
+    ids = tokenizer.hf._encode_without_added_tokens("\n" + text)
+    return tuple(ids[len(newline) :])
+
+
+def test_a_reply_to_be_continued_follows_the_prompt_of_the_messages_before(
+    tokenizer: ChatTokenizer,
+) -> None:
+    prompt = tokenizer.encode(talk("hello", system="be kind")).token_ids
+
+    continued = tokenizer.encode(talk("hello", "the quick brown", system="be kind"))
+
+    assert continued.token_ids[: len(prompt)] == prompt
+    assert tokenizer.decode(continued.token_ids).rstrip().endswith("the quick brown")
+    assert not controls(tokenizer, continued.token_ids[len(prompt) :])
+    assert not continued.opens_reasoning
+
+
+def test_a_continued_reply_begins_as_the_template_writes_it() -> None:
+    tokenizer = TOKENIZERS["metaspace"]
+    prompt = tokenizer.encode(talk("hello")).token_ids
+
+    continued = tokenizer.encode(talk("hello", "the fox")).token_ids
+
+    assert continued[len(prompt) :] == plain_ids(tokenizer, " the fox")
+
+
+def test_an_empty_reply_is_continued_from_the_plain_prompt(tokenizer: ChatTokenizer) -> None:
+    assert (
+        tokenizer.encode(talk("hello", "")).token_ids == tokenizer.encode(talk("hello")).token_ids
+    )
+
+
+@pytest.mark.parametrize("quoted", QUOTED)
+def test_a_continued_reply_holds_no_control_token(tokenizer: ChatTokenizer, quoted: str) -> None:
+    prompt = tokenizer.encode(talk("hello")).token_ids
+
+    continued = tokenizer.encode(talk("hello", f"a{quoted}b {quoted}")).token_ids
+
+    assert not controls(tokenizer, continued[len(prompt) :])
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["model opens", "template opens"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("", "<think>\nbecause"), ("so", "<think>\nbecause\n</think>\n\nso")],
+    ids=["inside", "behind"],
+)
+def test_reasoning_is_continued_inside_and_closed_before_content(
+    opened: bool, content: str, expected: str
+) -> None:
+    template = CHATML.replace("assistant\\n' }}{% e", "assistant\\n<think>\\n' }}{% e")
+    assert template != CHATML
+    tokenizer = ChatTokenizer(byte_level_tokenizer(template if opened else CHATML))
+    messages = [message("user", "why"), message("assistant", content, reasoning="because")]
+
+    continued = tokenizer.encode(messages)
+
+    assert tokenizer.decode(continued.token_ids).endswith("<|im_start|>assistant\n" + expected)
+    assert tokenizer.think_ids is not None
+    open_id, close_id = tokenizer.think_ids
+    assert continued.token_ids.count(open_id) == 1
+    assert continued.token_ids.count(close_id) == bool(content)
+    assert continued.opens_reasoning is not bool(content)
+
+
+def test_content_after_no_reasoning_closes_what_the_template_opened() -> None:
+    template = CHATML.replace("assistant\\n' }}{% e", "assistant\\n<think>\\n' }}{% e")
+    tokenizer = ChatTokenizer(byte_level_tokenizer(template))
+
+    continued = tokenizer.encode(talk("why", "so"))
+
+    assert tokenizer.decode(continued.token_ids).endswith("<think>\n\n</think>\n\nso")
+    assert not continued.opens_reasoning

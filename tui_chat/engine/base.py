@@ -78,7 +78,8 @@ class Engine(Protocol):
         Args:
             messages: what is sent, oldest first, ending with a user message, or with an
                 assistant message that is to be continued: its turn is left open, and the reply
-                goes on behind the last token of its `content`.
+                goes on behind the last token of its `content`, or of its `reasoning` where it has
+                no content yet. The prompt is that of the messages before it and then this text.
             settings: asked before each token, so that they can change from one token to the
                 next without a new prefill; None values are taken from the model's generation
                 config. `max_new_tokens`, `seed` and `stop_strings` are those of the first
