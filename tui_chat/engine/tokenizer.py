@@ -15,8 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
-from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
-from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 from tui_chat.engine.base import EngineError
 from tui_chat.types import Message, Role
@@ -93,8 +91,6 @@ class ChatTokenizer:
         tokenizer.chat_control_tokens = list(self._control)
         self._control_pattern = _any_of(self._control)
         self._control_marks = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
-        self._control_marks = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
-        self._control_marks = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
         self._text_markers = _any_of([])
         self._fold_system = False
         self._sanitizes = True
@@ -103,8 +99,6 @@ class ChatTokenizer:
         self._examine_template()
         self._examine_sanitizing()
         self._tails = self._turn_tails()
-        self._before_reply = self._space_before_reply()
-        self._before_reply = self._space_before_reply()
         self._before_reply = self._space_before_reply()
         self.tokenizer_id = self._identify()
 
@@ -283,70 +277,6 @@ class ChatTokenizer:
                 add_generation_prompt=prompt,
             )
         return str(text)
-
-    # A reply that is continued
-
-    def _encode_continued(self, before: Sequence[Message], reply: Message) -> EncodedPrompt:
-        """The prompt of `before` and then the text of `reply`, all of it plain text.
-
-        Reasoning without content stays open; reasoning before content is closed.
-        """
-        start = time.perf_counter()
-        prompt = self.encode(before)
-        turn = _turn(reply)
-        content, reasoning = turn["content"], turn.get("reasoning_content", "")
-        ids = list(prompt.token_ids)
-        opens = prompt.opens_reasoning
-        if reasoning or (opens and content):
-            if not opens:
-                ids += self._tag_ids(THINK_OPEN)
-            begun = opens and self.decode(ids[-1:]).endswith("\n")
-            reasoning = reasoning if begun else "\n" + reasoning
-            opens = not content
-            if content:
-                ids += self._text_ids(reasoning + "\n")
-                ids += self._tag_ids(THINK_CLOSE)
-                ids += self._text_ids("\n\n" + content)
-            else:
-                ids += self._text_ids(reasoning)
-        elif content:
-            space = self._before_reply
-            ids += self._text_ids(content if content.startswith(space) else space + content)
-        return EncodedPrompt(tuple(ids), time.perf_counter() - start, opens_reasoning=opens)
-
-    def _tag_ids(self, tag: str) -> list[int]:
-        return [self._added[tag]] if self.think_ids else self._text_ids(tag)
-
-    def _text_ids(self, text: str) -> list[int]:
-        """Ids of plain text in the middle of a prompt; none of them is a control token."""
-        if not text:
-            return []
-        with self.lock:
-            if self._sanitizes:
-                # Behind a newline no tokenizer adds the space that it puts before a prompt.
-                marked = mark_control_tokens("\n" + text, self._control_marks)
-                ids = encode_marked_chat(self.hf, marked)
-                newline = encode_marked_chat(self.hf, "\n")
-                if ids[: len(newline)] == newline:
-                    return list(ids[len(newline) :])
-                return list(encode_marked_chat(self.hf, marked[1:]))
-            text = _break_all(text, self._control_pattern)
-            newline = self.hf.encode("\n", add_special_tokens=False)
-            ids = self.hf.encode("\n" + text, add_special_tokens=False)
-            if ids[: len(newline)] == newline:
-                return list(ids[len(newline) :])
-            return list(self.hf.encode(text, add_special_tokens=False))
-
-    def _space_before_reply(self) -> str:
-        """White space that the template writes between generation prompt and reply."""
-        asked = [_plain(Role.USER)]
-        try:
-            prompt = self._render(asked)
-            whole = self._render([*asked, {"role": "assistant", "content": _PROBE}], prompt=False)
-        except Exception:
-            return ""
-        between = whole.removeprefix(prompt).partition(_PROBE)[0]
-        return between if whole.startswith(prompt) and between.isspace() else ""
 
     # A reply that is continued
 
