@@ -9,8 +9,6 @@ import pytest
 from tui_chat.config import Config, LoadedConfig
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, OnProgress
-from tui_chat.store.conversations import ConversationStore
-from tui_chat.store.prompt_history import PromptHistory
 from tui_chat.types import ModelSpec
 from tui_chat.ui.app import TuiChat
 
@@ -70,8 +68,7 @@ def make_app(tmp_path: Path) -> MakeApp:
         return TuiChat(
             loaded=LoadedConfig(config or Config(), tmp_path / "config.toml"),
             spec=ModelSpec(model or f"echo:{script}", echo_rate=rate),
-            store=ConversationStore(tmp_path),
-            history=PromptHistory(tmp_path / "prompts.jsonl"),
+            data_dir=tmp_path,
             open_engine=open_gated,
         )
 

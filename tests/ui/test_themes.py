@@ -81,8 +81,13 @@ def test_text_is_readable_on_every_ground_it_is_shown_on(path: Path) -> None:
     assert low == {}
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_file_has_the_name_of_its_theme(path: Path) -> None:
+    assert themes.read_theme(path).name == path.stem
+
+
 def test_there_is_a_dark_a_light_and_a_sixteen_colour_theme() -> None:
-    found = {theme.name: theme for theme in themes.shipped_themes()}
+    found = {name: themes.read_theme(path) for name, path in themes.shipped_theme_files().items()}
     assert found[themes.DEFAULT_THEME].dark
     assert any(not theme.dark for theme in found.values())
     assert found[themes.TERMINAL_THEME].ansi

@@ -1,4 +1,7 @@
-"""Wires config, store, engine and screens together: start, model, conversation, end."""
+"""Wires config, store, engine and screens together: start, model, conversation, end.
+
+What the first frame does not need is imported after it: store, session and the actions.
+"""
 
 import asyncio
 import gc
@@ -9,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from textual.app import App, SystemCommand
@@ -21,7 +24,6 @@ from textual.screen import Screen
 
 from tui_chat import files
 from tui_chat.chat.sanitize import sanitize
-from tui_chat.chat.session import Session
 from tui_chat.config import (
     ConfigError,
     LoadedConfig,
@@ -33,16 +35,19 @@ from tui_chat.config import (
 )
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
-from tui_chat.store.conversations import ConversationLog, ConversationStore
-from tui_chat.store.prompt_history import PromptHistory
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import terminal, themes
-from tui_chat.ui.actions import Actions
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import BY_SLASH, apply_keymap
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
 from tui_chat.ui.ink import Line
+
+if TYPE_CHECKING:
+    from tui_chat.chat.session import Session
+    from tui_chat.store.conversations import ConversationLog, ConversationStore
+    from tui_chat.store.prompt_history import PromptHistory
+    from tui_chat.ui.actions import Actions
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +81,7 @@ class TuiChat(App[int], inherit_bindings=False):
         *,
         loaded: LoadedConfig,
         spec: ModelSpec,
-        store: ConversationStore,
-        history: PromptHistory,
+        data_dir: Path,
         open_engine: OpenEngine,
     ) -> None:
         config = loaded.config
@@ -89,31 +93,52 @@ class TuiChat(App[int], inherit_bindings=False):
         )
         self.loaded = loaded
         self.spec = spec
-        self.store = store
-        self.history = history
         self.engine: Engine | None = None
         self.engine_thread = EngineThread()
         self.actions, problems = apply_keymap(config.keymap)
         self._open_engine = open_engine
         self._load_cancel: threading.Event | None = None
-        self._doer = Actions(self)
-        self.open_log = self.new_log()
+        self._data_dir = data_dir
         self.takes_keys = threading.Event()
         self.failed = False
         self._ending = False
         self._painted = False
-        self._user_themes_read = False
+        self._themes_read = False
         theme_problems = self._set_first_theme(themes.TERMINAL_THEME if plain else config.theme)
         self._problems = (*loaded.problems, *problems, *theme_problems)
         self.chat = ChatScreen(
-            session=self._session(self.open_log),
             engine_thread=self.engine_thread,
             actions=self.actions,
             config=config,
-            history=history,
-            count_chats=lambda: len(store.summaries()),
+            history=lambda: self.history,
+            count_chats=lambda: len(self.store.summaries()),
             model_name=model_name(spec),
         )
+
+    @cached_property
+    def store(self) -> "ConversationStore":
+        """The conversations on disk."""
+        from tui_chat.store.conversations import ConversationStore
+
+        return ConversationStore(self._data_dir)
+
+    @cached_property
+    def history(self) -> "PromptHistory":
+        """The prompts of all conversations."""
+        from tui_chat.store.prompt_history import PromptHistory
+
+        return PromptHistory(self._data_dir / "prompts.jsonl")
+
+    @cached_property
+    def open_log(self) -> "ConversationLog":
+        """The conversation that is shown."""
+        return self.new_log()
+
+    @cached_property
+    def _doer(self) -> "Actions":
+        from tui_chat.ui.actions import Actions
+
+        return Actions(self)
 
     # ---- life ----
 
@@ -140,21 +165,23 @@ class TuiChat(App[int], inherit_bindings=False):
         self._painted = True
         gc.enable()
         self.stylesheet.read(Path(__file__).with_name("later.tcss"))
-        await self.chat.show_first_page()
+        await self.chat.show_first_session(self._session(self.open_log))
         self.takes_keys.set()
         self.load_model(self.spec)
-        for problem in (*self._problems, *self._register_user_themes()):
+        for problem in (*self._problems, *self._register_themes()):
             self.notify(problem, severity="warning", timeout=15, markup=False)
 
-    def _session(self, conversation_log: ConversationLog) -> Session:
+    def _session(self, conversation_log: "ConversationLog") -> "Session":
+        from tui_chat.chat.session import Session
+
         reserved = self.loaded.config.reserved_tokens
         return Session(self.engine, conversation_log, reserved_tokens=reserved)
 
-    def new_log(self) -> ConversationLog:
+    def new_log(self) -> "ConversationLog":
         """A new conversation; it gets a file with its first message."""
         return self.store.create(system_prompt=self.loaded.config.system_prompt)
 
-    async def switch_log(self, conversation_log: ConversationLog) -> ConversationLog:
+    async def switch_log(self, conversation_log: "ConversationLog") -> "ConversationLog":
         """Show another conversation; the one that was shown is returned, still open."""
         old, self.open_log = self.open_log, conversation_log
         await self.chat.show_session(self._session(conversation_log))
@@ -162,9 +189,10 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def _set_first_theme(self, name: str) -> tuple[str, ...]:
         """Set the theme before the style sheet is read; one sentence per problem with it."""
-        for theme in themes.shipped_themes():
-            self.register_theme(theme)
-        problems = () if name in self.available_themes else self._register_user_themes()
+        shipped = themes.shipped_theme_files()
+        if name in shipped:
+            self.register_theme(themes.read_theme(shipped[name]))
+        problems = () if name in self.available_themes else self._register_themes()
         if name not in self.available_themes:
             problems += (f'There is no theme "{sanitize(name)}"; /theme lists them.',)
             name = themes.DEFAULT_THEME
@@ -173,11 +201,15 @@ class TuiChat(App[int], inherit_bindings=False):
         self.stylesheet.set_variables(self.get_css_variables())
         return problems
 
-    def _register_user_themes(self) -> tuple[str, ...]:
-        """Make the user's own themes known, once; one sentence per file that is no theme."""
-        if self._user_themes_read or not themes.user_theme_files():
+    def _register_themes(self) -> tuple[str, ...]:
+        """Make the other themes known, once; one sentence per file that is no theme."""
+        if self._themes_read:
             return ()
-        self._user_themes_read = True
+        self._themes_read = True
+        for path in themes.shipped_theme_files().values():
+            self.register_theme(themes.read_theme(path))
+        if not themes.user_theme_files():
+            return ()
         from tui_chat.ui.theme_proof import user_themes
 
         found, problems = user_themes()
@@ -355,13 +387,11 @@ def run_app(options: Options) -> int:
     """Run the screen until the user leaves; the exit code of the process."""
     loaded = load_config(options.config)
     loaded = replace(loaded, config=with_options(loaded.config, options))
-    folder = options.data_dir or files.data_dir()
     terminal.guard_output()
     app = TuiChat(
         loaded=loaded,
         spec=model_spec(loaded.config, options.echo_rate),
-        store=ConversationStore(folder),
-        history=PromptHistory(folder / "prompts.jsonl"),
+        data_dir=options.data_dir or files.data_dir(),
         open_engine=open_engine,
     )
     files.start_log()

@@ -1,7 +1,8 @@
 """One conversation on the screen: takes prompts, runs replies on the engine thread, paints events.
 
 While a reply runs only the engine thread writes the conversation; the screen paints what it is
-told. Everything that is not about this conversation is an action of the app.
+told. Everything that is not about this conversation is an action of the app. The conversation
+itself comes after the first frame, so that its modules need not be imported before.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -19,9 +20,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import OptionList, TextArea
 
-from tui_chat.chat.session import Session, SessionError
 from tui_chat.config import Config
-from tui_chat.store.prompt_history import PromptHistory
 from tui_chat.types import (
     LoadProgress,
     Mode,
@@ -43,6 +42,11 @@ from tui_chat.ui.status_bar import Activity, HintRow, StatusBar
 from tui_chat.ui.transcript import Transcript
 from tui_chat.ui.user_turn import UserTurn
 
+if TYPE_CHECKING:
+    from tui_chat.chat.session import Session
+    from tui_chat.engine.base import Engine
+    from tui_chat.store.prompt_history import PromptHistory
+
 log = logging.getLogger(__name__)
 
 COUNT_DELAY = 0.2
@@ -60,16 +64,15 @@ class ChatScreen(Screen[None]):
     def __init__(
         self,
         *,
-        session: Session,
         engine_thread: EngineThread,
         actions: Sequence[Action],
         config: Config,
-        history: PromptHistory,
+        history: "Callable[[], PromptHistory]",
         count_chats: Callable[[], int],
         model_name: str,
     ) -> None:
         super().__init__()
-        self.session = session
+        self._session: Session | None = None
         self.mode = config.mode
         self.busy = False
         self.load_progress: LoadProgress | None = None
@@ -97,7 +100,7 @@ class ChatScreen(Screen[None]):
         with Container(id="dock"), Vertical(id="desk"):
             yield Activity()
             with Vertical(id="prompt"):
-                yield PromptInput(tuple(self._actions.values()), lambda: self._history.entries)
+                yield PromptInput(tuple(self._actions.values()), lambda: self._history().entries)
                 yield HintRow()
         with Container(id="status"):
             yield StatusBar()
@@ -106,10 +109,17 @@ class ChatScreen(Screen[None]):
         self.update_status(model=self._model_name)
         self._show_hint()
 
-    async def show_first_page(self) -> None:
-        """Fill the page after the first frame; a prompt that came even earlier stays."""
-        if not self._queue:
-            await self.show_session(self.session)
+    @property
+    def session(self) -> "Session":
+        """The conversation that is shown, from `show_session` on."""
+        if self._session is None:
+            raise RuntimeError("no conversation is shown before the first frame")
+        return self._session
+
+    @property
+    def engine(self) -> "Engine | None":
+        """The model that answers, once it is loaded."""
+        return self._session.engine if self._session is not None else None
 
     @property
     def transcript(self) -> Transcript:
@@ -129,8 +139,10 @@ class ChatScreen(Screen[None]):
     def update_status(self, **changes: Any) -> None:
         """Repaint the status bar with what is known now."""
         bar = self.query_one(StatusBar)
-        engine = self.session.engine
-        known: dict[str, Any] = {"mode": self.mode, "title": self.session.conversation.title}
+        engine = self.engine
+        known: dict[str, Any] = {"mode": self.mode}
+        if self._session is not None:
+            known["title"] = self._session.conversation.title
         if engine is not None:
             known |= {
                 "model": engine.name,
@@ -170,20 +182,25 @@ class ChatScreen(Screen[None]):
         self.load_progress = None
         if lines := self.query("#load-line"):
             lines.first(OneLine).show([[("err", "not loaded")]])
-        self.update_status(
-            rung="no model" if self.session.engine is None else str(self.session.engine.precision)
-        )
+        self.update_status(rung="no model" if self.engine is None else str(self.engine.precision))
         way: Line = (("k", self.key("model")), ("m", " choose another model"))
         await self.transcript.add_failure(sentence, way, log=log_path)
         self._show_activity()
         self.transcript.follow()
 
-    async def show_session(self, session: Session) -> None:
+    async def show_first_session(self, session: "Session") -> None:
+        """Show the conversation of the start; a prompt that came even before it stays."""
+        if self._queue:
+            self._session = session
+        else:
+            await self.show_session(session)
+
+    async def show_session(self, session: "Session") -> None:
         """Show another conversation; a reply that runs is stopped, its text is kept."""
         if self._cancel is not None:
             self._cancel.set()
-        session.engine = session.engine or self.session.engine
-        self.session, self.busy, self._cancel, self._painter = session, False, None, None
+        session.engine = session.engine or self.engine
+        self._session, self.busy, self._cancel, self._painter = session, False, None, None
         self._queue.clear()
         conversation = session.conversation
         if conversation.messages:
@@ -219,7 +236,7 @@ class ChatScreen(Screen[None]):
         if self.busy and self._painter is not None:
             self._painter.repaint_figures()
             return
-        if self.load_progress is not None and self.session.engine is None:
+        if self.load_progress is not None and self.engine is None:
             return
         below = not self.transcript.at_end and not self.query(".welcome")
         self.query_one(Activity).show_idle(below, self.key("follow"))
@@ -228,7 +245,7 @@ class ChatScreen(Screen[None]):
         self.query_one(HintRow).update_hint(
             self.box.suggestions(),
             key=self.key,
-            queues=self.busy or self.session.engine is None,
+            queues=self.busy or self.engine is None,
             draft_tokens=self.query_one(StatusBar).status.draft_tokens,
             room_left=self._room_left,
         )
@@ -245,7 +262,7 @@ class ChatScreen(Screen[None]):
 
     def _count(self) -> None:
         self._generation += 1
-        if self.session.engine is not None:
+        if self.engine is not None:
             self.run_worker(
                 self._count_in_thread(self._generation, self.box.text), exit_on_error=False
             )
@@ -263,10 +280,10 @@ class ChatScreen(Screen[None]):
 
     @on(PromptCounted)
     def _show_count(self, event: PromptCounted) -> None:
-        if event.generation != self._generation or self.session.engine is None:
+        if event.generation != self._generation or self.engine is None:
             return
         total = event.prompt_tokens + event.draft_tokens
-        room = self.session.engine.context_window - self.session.reserved_tokens
+        room = self.engine.context_window - self.session.reserved_tokens
         self._room_left = room - total
         self.update_status(prompt_tokens=event.prompt_tokens, draft_tokens=event.draft_tokens)
         self._show_hint()
@@ -277,13 +294,13 @@ class ChatScreen(Screen[None]):
     async def submit(self, event: PromptInput.Submitted) -> None:
         """Send a prompt, queue it while something runs, or do a slash command."""
         text = event.text
-        self._history.add(text)
+        self._history().add(text)
         if text.startswith("/") and "\n" not in text.strip():
             await self.app.run_action(f"app.slash({text.strip()!r})")
             return
         if welcome_parts := self.query(".welcome"):
             await welcome_parts.remove()
-        waiting = self.busy or self.session.engine is None
+        waiting = self.busy or self.engine is None
         view = await self.transcript.add_user("", text, waiting=waiting)
         if waiting:
             self._queue.append((text, view))
@@ -297,7 +314,7 @@ class ChatScreen(Screen[None]):
         self.post_message(PromptInput.Submitted(str(event.option.prompt)))
 
     async def _send_next(self) -> None:
-        if self.busy or not self._queue or self.session.engine is None:
+        if self.busy or not self._queue or self.engine is None:
             return
         text, waiting = self._queue.pop(0)
         await waiting.remove()
@@ -311,6 +328,8 @@ class ChatScreen(Screen[None]):
 
     def _start(self, asked: UserTurn | None, run: Callable[[Event], Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
+        from tui_chat.chat.session import SessionError
+
         session = self.session
         activity = self.query_one(Activity)
         self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
@@ -383,7 +402,7 @@ class ChatScreen(Screen[None]):
         if self.busy or not messages:
             self.app.notify("There is no finished reply to write again.", markup=False)
             return
-        if self.session.engine is None:
+        if self.engine is None:
             self.app.notify("No model is loaded yet.", markup=False)
             return
         if messages[-1].role is Role.ASSISTANT:

@@ -1,16 +1,20 @@
 """What the engine thread tells the screen. All state stays on the screen's side."""
 
+from typing import TYPE_CHECKING
+
 from textual.message import Message as UIMessage
 
-from tui_chat.chat.session import Session
-from tui_chat.engine.base import Engine
 from tui_chat.types import LoadProgress, ReplyEvent
+
+if TYPE_CHECKING:
+    from tui_chat.chat.session import Session
+    from tui_chat.engine.base import Engine
 
 
 class SessionEvent(UIMessage):
     """One event of the reply that is being written."""
 
-    def __init__(self, session: Session, event: ReplyEvent) -> None:
+    def __init__(self, session: "Session", event: ReplyEvent) -> None:
         super().__init__()
         self.session = session
         self.event = event
@@ -19,7 +23,7 @@ class SessionEvent(UIMessage):
 class ReplyCrashed(UIMessage):
     """The reply ended with an error that the session did not expect."""
 
-    def __init__(self, session: Session, sentence: str) -> None:
+    def __init__(self, session: "Session", sentence: str) -> None:
         super().__init__()
         self.session = session
         self.sentence = sentence
@@ -36,7 +40,7 @@ class ModelLoading(UIMessage):
 class ModelReady(UIMessage):
     """The model is loaded."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: "Engine") -> None:
         super().__init__()
         self.engine = engine
 

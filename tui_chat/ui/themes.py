@@ -1,4 +1,4 @@
-"""themes/*.toml to Textual themes: the shipped ones, read at every start, and the user's."""
+"""themes/*.toml to Textual themes: the shipped ones and the user's."""
 
 import tomllib
 from pathlib import Path
@@ -46,9 +46,12 @@ def read_theme(path: Path) -> Theme:
         raise ValueError(f"Theme {path.name} cannot be used: {error}") from error
 
 
-def shipped_themes() -> list[Theme]:
-    """The themes that come along; they are proven by the tests, not at every start."""
-    return [read_theme(path) for path in sorted(shipped_themes_dir().glob("*.toml"))]
+def shipped_theme_files() -> dict[str, Path]:
+    """The files of the themes that come along, each under the name of its theme.
+
+    The tests prove the themes; that is not done at every start.
+    """
+    return {path.stem: path for path in sorted(shipped_themes_dir().glob("*.toml"))}
 
 
 def user_theme_files() -> list[Path]:
