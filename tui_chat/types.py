@@ -119,6 +119,19 @@ class Message:
     seed: int | None = None
     token_count: int | None = None
     metrics: ReplyMetrics | None = None
+    """What a reply cost; of a continued one, what its last part cost."""
+    cut_tail: str = ""
+    """Of a reply that was cut: what was generated behind `content` and is neither shown nor sent.
+    With it the reply can go on from its very last token."""
+    continuations: int = 0
+    """How often the reply was cut and continued."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether this is a reply that was cut off with text, so that it can be continued."""
+        cut = self.finish_reason in ("length", "cancelled", "error")
+        killed = self.finish_reason is None and self.status == "interrupted"
+        return self.role is Role.ASSISTANT and bool(self.content) and (cut or killed)
 
 
 @dataclass(frozen=True, slots=True)

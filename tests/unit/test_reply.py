@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_chat.chat.reply import END_MARKERS, OPENING_TAGS, DeltaPacer, ReplyCleaner
+from tui_chat.chat.reply import (
+    END_MARKERS,
+    OPENING_TAGS,
+    DeltaPacer,
+    ReplyCleaner,
+    end_of_sentences,
+)
 from tui_chat.types import TextDelta
 
 
@@ -50,6 +56,13 @@ def test_a_reply_cut_anywhere_cleans_to_the_same_text(text: str, cuts: list[int]
 @given(REPLIES)
 def test_cleaning_only_takes_from_the_two_ends(text: str) -> None:
     assert clean(text) in text
+
+
+@given(REPLIES)
+def test_what_is_taken_off_the_end_is_kept_apart(text: str) -> None:
+    cleaner = ReplyCleaner()
+    cleaned = "".join(map(cleaner.feed, text)) + cleaner.finish()
+    assert text.endswith(cleaned + cleaner.tail)
 
 
 @given(st.text(max_size=60))
@@ -121,6 +134,50 @@ def test_a_word_that_only_looks_like_a_role_tag_stays(text: str) -> None:
 
 def test_the_indent_of_code_that_opens_a_reply_stays() -> None:
     assert clean("\n\n    x = 1\n    y = 2\n") == "    x = 1\n    y = 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("One is done. Two is", "One is done."),
+        ('He said "yes." And then', 'He said "yes."'),
+        ("Is it? Perhaps", "Is it?"),
+        ("A paragraph.\n\nAnother that", "A paragraph."),
+        ("你好。世界是", "你好。"),
+        ("We met Dr. Smith, e.g. in May. Then", "We met Dr. Smith, e.g. in May."),
+        ("- a\n- b\n\nProse is done. Prose", "- a\n- b\n\nProse is done."),
+    ],
+)
+def test_the_unfinished_sentence_at_the_end_of_prose_is_found(text: str, kept: str) -> None:
+    assert text[: end_of_sentences(text)] == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "All is done.",
+        "no sentence ends here",
+        "Done. Then:\n\n```py\nx = 1. + y",
+        "Done.\n\n    x = 1. Foo",
+        "Done.\n\n- one. Two",
+        "Done.\n\n1. one. Two",
+        "Done.\n- one. Two",
+        "Done.\n\n| a. B | b",
+        "Done.\n\na. B | b | c",
+        "Done.\n\n> quoted. And",
+        "Done.\n\n# Title. And",
+        "Call `a. B",
+    ],
+)
+def test_code_lists_tables_and_finished_text_are_never_shortened(text: str) -> None:
+    assert end_of_sentences(text) == len(text)
+
+
+@given(st.text(alphabet="aB.!。 \n-|`", max_size=60))
+def test_text_is_only_shortened_at_its_end_and_never_to_nothing(text: str) -> None:
+    end = end_of_sentences(text)
+    assert 0 <= end <= len(text)
+    assert end or not text
 
 
 class FakeClock:

@@ -1,10 +1,15 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
 
+from tui_chat.chat.reply import ReplyCleaner
 from tui_chat.chat.session import Session, SessionError
 from tui_chat.engine.base import EngineError, PollSettings
 from tui_chat.engine.echo import EchoEngine
@@ -102,6 +107,12 @@ def ask(
 def again(session: Session, settings: GenerationSettings = SETTINGS) -> list[ReplyEvent]:
     return list(
         session.regenerate(mode=speed, settings=lambda _: settings, cancel=threading.Event())
+    )
+
+
+def go_on(session: Session, cancel: threading.Event | None = None) -> list[ReplyEvent]:
+    return list(
+        session.continue_reply(mode=speed, settings=settings_of, cancel=cancel or threading.Event())
     )
 
 
@@ -480,3 +491,171 @@ def test_a_reply_never_exceeds_the_window(tmp_path: Path) -> None:
     events = ask(Session(engine, MemoryLog()), settings=replace(SETTINGS, max_new_tokens=5000))
     assert isinstance(events[0], ReplyStarted)
     assert engine.settings[0].max_new_tokens == 100 - events[0].plan.prompt_tokens
+
+
+# Going on with a reply that was cut off -----------------------------------------------------
+
+CUT = GenerationFinished("length", ReplyMetrics(prompt_tokens=9, completion_tokens=4))
+
+
+def deltas(events: Sequence[ReplyEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_a_reply_that_the_limit_cut_goes_on_from_its_last_token_in_the_same_message(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    script = tmp_path / "reply.md"
+    script.write_text("the cat sat\n\n- on the mat\n", encoding="utf-8")
+    session = Session(EchoEngine(script), log)
+    cut = finished(ask(session, settings=replace(SETTINGS, max_new_tokens=1))).message
+    assert (cut.content, cut.cut_tail, cut.is_cut) == ("the", " ", True)
+    events = go_on(session)
+    started = events[0]
+    assert isinstance(started, ReplyStarted) and started.message_id == cut.id
+    assert deltas(events) == " cat sat\n\n- on the mat"
+    reply = finished(events).message
+    assert reply.content == "the cat sat\n\n- on the mat"
+    assert (reply.id, reply.status, reply.finish_reason) == (cut.id, "complete", "stop")
+    assert (reply.continuations, reply.is_cut) == (1, False)
+    assert reply.metrics is not None and cut.metrics is not None
+    assert reply.token_count == cut.metrics.completion_tokens + reply.metrics.completion_tokens
+    user, kept = reopened(store, log)
+    assert (user.role, kept) == (Role.USER, reply)
+
+
+WORDS = st.sampled_from(
+    ["a", "the ", " ", "\n", "\n\n", "assistant:", "assistant\n", "```\n", "<|im_end|>", "<|im_"]
+)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(st.integers(0, 12), max_size=4))
+def test_a_reply_reads_the_same_however_often_it_was_cut_and_continued(
+    words: list[str], cuts: list[int]
+) -> None:
+    edges = sorted({0, *(min(cut, len(words)) for cut in cuts), len(words)})
+    with TemporaryDirectory() as folder:
+        engine = FakeEngine(Path(folder))
+        session = Session(engine, MemoryLog())
+        reply: Message | None = None
+        for start, stop in pairwise(edges):
+            end = STOPPED if stop == len(words) else CUT
+            engine.events = (*map(TextDelta, words[start:stop]), end)
+            if reply is not None and not reply.is_cut:
+                reject()  # it was cut before its first word: such a reply is written anew
+            before = reply.content if reply else ""
+            events = go_on(session) if reply else ask(session)
+            reply = finished(events).message
+            if reply.content.startswith(before):
+                assert before + deltas(events) == reply.content
+    cleaner = ReplyCleaner()
+    assert reply is not None
+    assert reply.content == cleaner.feed("".join(words)) + cleaner.finish()
+
+
+def test_a_stopped_and_a_failed_reply_can_be_continued_too(tmp_path: Path) -> None:
+    for end in (
+        GenerationFinished("cancelled", ReplyMetrics(completion_tokens=1)),
+        GenerationFinished("error", ReplyMetrics(completion_tokens=1), error="Out of memory."),
+    ):
+        engine = FakeEngine(tmp_path, TextDelta("half "), end)
+        session = Session(engine, MemoryLog())
+        ask(session)
+        engine.events = (TextDelta("whole"), STOPPED)
+        reply = finished(go_on(session)).message
+        assert [m.content for m in engine.prompts[-1]] == ["hello", "half "]
+        assert (reply.content, reply.status, reply.error) == ("half whole", "complete", "")
+
+
+def test_a_kill_while_a_reply_is_continued_keeps_what_there_was_and_what_came(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("One two "), CUT)
+    session = Session(engine, log, clock=FakeClock(1.2))
+    cut = finished(ask(session)).message
+    engine.events = (TextDelta("three "), TextDelta("four "), TextDelta("five"), STOPPED)
+    events = session.continue_reply(mode=speed, settings=settings_of, cancel=threading.Event())
+    next(events)
+    assert killed_at(tmp_path / "conversations", log).content == "One two "
+    while "four" not in getattr(next(events), "text", ""):
+        pass
+    killed = killed_at(tmp_path / "conversations", log)
+    assert killed.content == "One two three four"
+    assert (killed.id, killed.status, killed.is_cut) == (cut.id, "interrupted", True)
+    events.close()
+
+
+def killed_at(folder: Path, log: ConversationLog) -> Message:
+    """The last message as another program reads it from the file now."""
+    return ConversationStore(folder).open(log.id).conversation.messages[-1]
+
+
+def test_a_continuation_that_is_stopped_at_once_leaves_the_reply_as_it_was(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("One two "), CUT)
+    session = Session(engine, log)
+    cut = finished(ask(session)).message
+    engine.events = (GenerationFinished("cancelled", ReplyMetrics()),)
+    assert finished(go_on(session)).message == cut
+    assert reopened(store, log)[-1] == cut
+
+
+def test_a_continuation_counts_its_parts_and_names_all_modes(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("one "), CUT)
+    session = Session(engine, MemoryLog())
+    first = finished(ask(session, settings=replace(SETTINGS, seed=5))).message
+    go_on(session)
+    events = session.continue_reply(
+        mode=lambda: Mode.ACCURACY, settings=settings_of, cancel=threading.Event()
+    )
+    reply = finished(list(events)).message
+    assert (reply.continuations, reply.token_count) == (2, 12)
+    assert reply.metrics == CUT.metrics
+    assert (reply.mode, reply.modes) == (Mode.ACCURACY, (Mode.SPEED, Mode.ACCURACY))
+    assert reply.seed == first.seed == 5
+    assert len({settings.seed for settings in engine.settings}) == 3
+
+
+def test_only_a_reply_that_was_cut_off_can_be_continued(tmp_path: Path) -> None:
+    session = Session(FakeEngine(tmp_path, TextDelta("all"), STOPPED), MemoryLog())
+    with pytest.raises(SessionError, match="nothing to continue"):
+        go_on(session)
+    ask(session)
+    with pytest.raises(SessionError, match="nothing to continue"):
+        go_on(session)
+
+
+def test_a_reply_that_fills_the_window_is_not_continued_and_stays(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("word " * 80), CUT, window=100)
+    log = MemoryLog()
+    session = Session(engine, log)
+    ask(session)
+    engine.context_window = 80
+    before = log.conversation
+    with pytest.raises(SessionError, match="fills the context window of 80"):
+        go_on(session)
+    assert log.conversation == before
+
+
+def test_the_unfinished_sentence_of_a_cut_reply_is_kept_apart_when_that_is_asked_for(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("One is done. Two is "), CUT)
+    session = Session(engine, log, trim_incomplete=True)
+    cut = finished(ask(session)).message
+    assert (cut.content, cut.cut_tail) == ("One is done.", " Two is ")
+    plan = session.plan("next")
+    assert plan is not None and plan.kept[1].content == "One is done."
+    engine.events = (TextDelta("not."), STOPPED)
+    events = go_on(session)
+    assert engine.prompts[-1][-1].content == "One is done. Two is "
+    assert deltas(events) == " Two is not."
+    assert reopened(store, log)[-1].content == "One is done. Two is not."
+
+
+def test_a_stopped_reply_is_never_shortened(tmp_path: Path) -> None:
+    stopped = GenerationFinished("cancelled", ReplyMetrics(completion_tokens=3))
+    engine = FakeEngine(tmp_path, TextDelta("One is done. Two is"), stopped)
+    reply = finished(ask(Session(engine, MemoryLog(), trim_incomplete=True))).message
+    assert reply.content == "One is done. Two is"

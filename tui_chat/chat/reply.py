@@ -13,28 +13,55 @@ OPENING_TAGS: tuple[str, ...] = (
     "assistant:",
     "<|im_start|>assistant\n",
     "<|start_header_id|>assistant<|end_header_id|>",
+    "<|header_start|>assistant<|header_end|>",
     "<start_of_turn>model\n",
+    "<|start_of_role|>assistant<|end_of_role|>",
+    "<|start_of_turn_token|><|chatbot_token|>",
+    "<|start|>assistant<|channel|>final<|message|>",
+    "<|channel|>final<|message|>",
+    "<|im_assistant|>assistant<|im_middle|>",
     "<|assistant|>",
+    "<｜assistant｜>",
+    "[|assistant|]",
 )
 """Role tags that a reply may open with, in lower case."""
 
 END_MARKERS: tuple[str, ...] = (
     "<|im_end|>",
+    "<|im_start|>",
     "<|eot_id|>",
     "<|eom_id|>",
+    "<|eot|>",
+    "<|eom|>",
     "<|end_of_text|>",
     "<|endoftext|>",
     "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
     "<|end|>",
     "<|return|>",
     "<end_of_turn>",
     "<｜end▁of▁sentence｜>",
     "<eos>",
     "</s>",
+    "<|user|>",
+    "<|observation|>",
+    "[|endofturn|]",
 )
-"""What chat templates and tokenizers end a reply with. Each has one "<", its first character."""
+"""What chat templates and tokenizers end a reply with, the tag of the next turn included. Each
+has one "<" or "[", its first character, and none begins with another."""
 
 _LONGEST_MARKER = max(map(len, END_MARKERS))
+_PARAGRAPH_GAP = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)*")
+_NOT_PROSE = re.compile(
+    r" {0,3}(?:[-*+](?:\s|$)|\d+[.)](?:\s|$)|[|>#]|<|`{3}|~{3}|\$\$)| {2}|\t|.*\|.*\|"
+)
+_SENTENCE_END = re.compile(
+    r"""(?<![.!?…])[.!?…]++[)\]"'”’»*_`]*(?=\s+[^\sa-z]|\s*\Z)|[。！？]+[」』”’）]*"""
+)
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\[\"'“‘])(?:\w|\d\d|[a-z](?:\.[a-z])+|dr|mr|mrs|ms|prof|st|vs|cf|fig|etc|approx)\Z",
+    re.IGNORECASE,
+)
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*\Z)|~{3,})(.*)", re.DOTALL)
 
 
@@ -76,8 +103,13 @@ class ReplyCleaner:
     """
 
     def __init__(self) -> None:
+        self.tail = ""
+        """After `finish`: what stood behind the clean text."""
         self._opening = True
+        self._blank: list[str] = []
+        """Blank space and markers that may end the reply."""
         self._held = ""
+        """Before the opening is over all there is, then what may be the begin of a marker."""
         self._fence = _CodeFence()
 
     def feed(self, text: str) -> str:
@@ -85,9 +117,17 @@ class ReplyCleaner:
         self._held += text
         if self._opening and not self._open():
             return ""
-        cut = self._end_of_certain()
-        certain, self._held = self._held[:cut], self._held[cut:]
-        self._fence.feed(certain)
+        held = self._held
+        whole = self._start_of_unfinished()
+        cut = _end_of_text(held[:whole])
+        certain = ""
+        if cut:
+            certain = "".join((*self._blank, held[:cut]))
+            self._blank.clear()
+            self._fence.feed(certain)
+        if cut < whole:
+            self._blank.append(held[cut:whole])
+        self._held = held[whole:]
         return certain
 
     def finish(self) -> str:
@@ -95,11 +135,16 @@ class ReplyCleaner:
         if self._opening:
             self._opening = False
             self._held = _without_blank_lines(self._held)
-        held, self._held = self._held, ""
+        held = "".join((*self._blank, self._held))
+        self._held = ""
+        self._blank.clear()
         cut = _end_of_text(held)
         blank = len(held) - cut - len(held[cut:].lstrip())
         self._fence.feed(held[: cut + blank])
-        return held if self._fence.inside else held[:cut]
+        if self._fence.inside:
+            cut = len(held)
+        self.tail = held[cut:]
+        return held[:cut]
 
     def _open(self) -> bool:
         """Take the opening tags off what is held; False while more text could complete one."""
@@ -116,13 +161,15 @@ class ReplyCleaner:
         self._opening = False
         return True
 
-    def _end_of_certain(self) -> int:
-        """Where the run of blank space, markers and one unfinished marker at the end begins."""
+    def _start_of_unfinished(self) -> int:
+        """Where a marker begins of which only the first part is there; else the end."""
         held = self._held
-        unfinished = held.rfind("<", max(0, len(held) - _LONGEST_MARKER + 1))
-        if unfinished >= 0 and any(mark.startswith(held[unfinished:]) for mark in END_MARKERS):
-            return _end_of_text(held[:unfinished])
-        return _end_of_text(held)
+        near = max(0, len(held) - _LONGEST_MARKER + 1)
+        begin = max(held.rfind("<", near), held.rfind("[", near))
+        part = held[begin:]
+        if begin >= 0 and any(mark.startswith(part) and mark != part for mark in END_MARKERS):
+            return begin
+        return len(held)
 
 
 def _end_of_text(text: str) -> int:
@@ -139,6 +186,32 @@ def _without_blank_lines(text: str) -> str:
     start = text.lstrip()
     indent = text[: len(text) - len(start)].rpartition("\n")[2]
     return indent + start if "\t" in indent or len(indent) >= 4 else start
+
+
+def end_of_sentences(text: str) -> int:
+    """Length of `text`, the beginning of a reply, without the unfinished sentence at its end.
+
+    Only prose is shortened: text that ends in code, a list, a table, a quotation, a heading or
+    a formula keeps its whole length, and so does text with no finished sentence at all.
+    """
+    fence = _CodeFence()
+    fence.feed(text)
+    start = _start_of_paragraph(text)
+    lines = text[start:].split("\n")
+    if fence.inside or any(map(_NOT_PROSE.match, lines)) or text.count("$$") % 2:
+        return len(text)
+    for found in reversed(list(_SENTENCE_END.finditer(text, start))):
+        before = text[start : found.start()]
+        in_code_span = before.count("`") % 2
+        if not in_code_span and not _ABBREVIATION.search(before):
+            return found.end()
+    return len(text[:start].rstrip()) or len(text)
+
+
+def _start_of_paragraph(text: str) -> int:
+    """Where the paragraph begins that `text` ends with; paragraphs have blank lines between."""
+    gaps = list(_PARAGRAPH_GAP.finditer(text.rstrip()))
+    return gaps[-1].end() if gaps else 0
 
 
 class DeltaPacer:

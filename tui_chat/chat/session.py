@@ -1,8 +1,6 @@
 """One conversation with one engine: a prompt goes in, saved reply events come out."""
 
-import contextlib
 import logging
-import secrets
 import threading
 import time
 import uuid
@@ -11,36 +9,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tui_chat.chat.context import PromptTooLong, plan_context, sendable, split_turns
-from tui_chat.chat.reply import DeltaPacer, ReplyCleaner
+from tui_chat.chat.reply_stream import GetMode, ReplySettings, ReplyStream, SettingsOf
 from tui_chat.chat.sanitize import one_line
-from tui_chat.engine.base import Engine, EngineError, PollSettings
+from tui_chat.engine.base import Engine, EngineError
 from tui_chat.store.log import ConversationLog, StoreError
 from tui_chat.types import (
     ContextPlan,
     Conversation,
-    EngineEvent,
-    FinishReason,
-    GenerationFinished,
-    GenerationSettings,
     Message,
-    Mode,
-    PrefillProgress,
     ReplyEvent,
-    ReplyFinished,
     ReplyStarted,
     Role,
-    Status,
-    TextDelta,
 )
 
 logger = logging.getLogger(__name__)
 
-SAVE_SECONDS = 1.0
-"""How often the text of a running reply is written down."""
 TITLE_LENGTH = 60
-GetMode = Callable[[], Mode]
-SettingsOf = Callable[[Mode], GenerationSettings]
-_STATUS: dict[FinishReason, Status] = {"cancelled": "interrupted", "error": "failed"}
 
 
 class SessionError(Exception):
@@ -60,11 +44,16 @@ class Session:
         log: ConversationLog,
         *,
         reserved_tokens: int = 512,
+        trim_incomplete: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """With `trim_incomplete` the unfinished last sentence of a reply that the length limit
+        cut is neither shown nor sent; it is stored, and a continuation has it.
+        """
         self.engine = engine
         self.log = log
         self.reserved_tokens = reserved_tokens
+        self._trim_incomplete = trim_incomplete
         self._clock = clock
         self._first_kept: tuple[Engine, str] | None = None
 
@@ -112,7 +101,7 @@ class Session:
         """
         engine = self._loaded()
         user = _user_message(text, _last_id(self.conversation.messages))
-        return self._reply_to(engine, user, _ReplySettings(mode, settings), cancel)
+        return self._reply_to(engine, user, ReplySettings(mode, settings), cancel)
 
     def regenerate(
         self, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
@@ -133,10 +122,30 @@ class Session:
         if last_user is None:
             raise SessionError("There is no prompt yet that could be answered again.")
         old = messages[last_user + 1 :]
-        chosen = _ReplySettings(mode, settings)
+        chosen = ReplySettings(mode, settings)
         if chosen.is_seeded and old and old[-1].seed is not None:
             chosen.seed = (old[-1].seed + 1) % 2**63
         return self._generate(engine, messages[: last_user + 1], chosen, cancel)
+
+    def continue_reply(
+        self, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
+    ) -> Generator[ReplyEvent, None, None]:
+        """Go on with the last reply, which was cut off, behind its very last token.
+
+        The same message grows: `ReplyStarted` names its id, the deltas are what comes behind
+        its `content`, and `ReplyFinished` has all of it with the metrics of this last part. A
+        part that is stopped before its first token leaves the reply as it was. Yields as
+        `reply` does.
+
+        Raises:
+            SessionError: at the call, when no engine is loaded or the last reply was not cut
+                off; at the first step, when the context window has no room left.
+        """
+        engine = self._loaded()
+        messages = self.conversation.messages
+        if not messages or not messages[-1].is_cut:
+            raise SessionError("The last reply was not cut off, so there is nothing to continue.")
+        return self._continue(engine, messages, ReplySettings(mode, settings), cancel)
 
     def _loaded(self) -> Engine:
         if self.engine is None:
@@ -172,7 +181,7 @@ class Session:
         self,
         engine: Engine,
         user: Message,
-        settings: "_ReplySettings",
+        settings: ReplySettings,
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         earlier = self.conversation.messages
@@ -190,7 +199,7 @@ class Session:
         self,
         engine: Engine,
         messages: Sequence[Message],
-        settings: "_ReplySettings",
+        settings: ReplySettings,
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         reply = Message(
@@ -203,177 +212,65 @@ class Session:
             mode=settings.mode,
             seed=settings.seed,
         )
-        running = _RunningReply(self.log, reply, settings, self._clock)
+        stream = self._stream(reply, settings)
         try:
             plan = self._plan(engine, messages)
         except (PromptTooLong, EngineError) as error:
-            yield running.failed(str(error))
+            yield stream.failed(str(error))
             return
+        yield from self._run(engine, plan, stream, settings, cancel)
+
+    def _continue(
+        self,
+        engine: Engine,
+        messages: Sequence[Message],
+        settings: ReplySettings,
+        cancel: threading.Event,
+    ) -> Generator[ReplyEvent, None, None]:
+        cut = messages[-1]
+        whole = replace(cut, content=cut.content + cut.cut_tail, cut_tail="", model=engine.name)
+        try:
+            plan = self._plan(engine, (*messages[:-1], whole))
+        except PromptTooLong as error:
+            plan = error.plan
+        except EngineError as error:
+            raise SessionError(str(error)) from error
+        if plan.prompt_tokens >= plan.context_window:
+            raise SessionError(
+                f"The reply fills the context window of {plan.context_window:,} tokens, so it "
+                "cannot be continued; ask for the rest in a new message."
+            )
+        if cut.seed is not None:
+            settings.seed = (cut.seed + cut.continuations + 1) % 2**63
+        yield from self._run(engine, plan, self._stream(whole, settings, cut), settings, cancel)
+
+    def _stream(
+        self, reply: Message, settings: ReplySettings, continues: Message | None = None
+    ) -> ReplyStream:
+        return ReplyStream(
+            self.log,
+            reply,
+            settings,
+            self._clock,
+            trim_incomplete=self._trim_incomplete,
+            continues=continues,
+        )
+
+    def _run(
+        self,
+        engine: Engine,
+        plan: ContextPlan,
+        stream: ReplyStream,
+        settings: ReplySettings,
+        cancel: threading.Event,
+    ) -> Generator[ReplyEvent, None, None]:
         first = next((m for m in plan.kept if m.role is not Role.SYSTEM), None)
         self._first_kept = (engine, first.id) if first and plan.dropped else None
         room = max(1, plan.context_window - plan.prompt_tokens)
         settings.max_new_tokens = min(settings.max_new_tokens, room)
-        with running:
-            yield ReplyStarted(plan, reply.id)
-            yield from running.stream(engine, plan.kept, cancel)
-
-
-class _ReplySettings:
-    """What the engine asks before each token of one reply: the table of the mode at that moment.
-
-    The length limit and the seed are those of the mode at the start.
-    """
-
-    def __init__(self, mode: GetMode, settings: SettingsOf) -> None:
-        self._get_mode = mode
-        self._settings = settings
-        self.mode = mode()
-        first = settings(self.mode)
-        self.is_seeded = first.seed is not None
-        self.seed = secrets.randbelow(2**31) if first.seed is None else first.seed
-        self.max_new_tokens = first.max_new_tokens
-        self.used: list[Mode] = []
-        """The modes that tokens were asked for, in order."""
-        self._current = first
-
-    def __call__(self) -> GenerationSettings:
-        mode = self._get_mode()
-        if not self.used or mode is not self.mode:
-            self.mode = mode
-            self.used.append(mode)
-            self._current = replace(
-                self._settings(mode), max_new_tokens=self.max_new_tokens, seed=self.seed
-            )
-        return self._current
-
-
-class _RunningReply:
-    """A reply that is being written: whatever happens, its text ends in the log."""
-
-    def __init__(
-        self,
-        log: ConversationLog,
-        message: Message,
-        settings: _ReplySettings,
-        clock: Callable[[], float],
-    ) -> None:
-        self._log = log
-        self._message = message
-        self._settings = settings
-        self._clock = clock
-        self._cleaner = ReplyCleaner()
-        self._pacer = DeltaPacer(clock=clock)
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
-        self._saved_at = clock()
-        self._figures = (0, 0.0)
-        self._ended = False
-
-    def __enter__(self) -> "_RunningReply":
-        try:
-            self._log.begin(self._message)
-        except StoreError as error:
-            logger.warning("%s", error)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._ended:
-            self._content.append(self._cleaner.finish())
-            self._end("cancelled")
-
-    def failed(self, error: str) -> ReplyFinished:
-        """Store that there is no reply, and why."""
-        with self:
-            return self._end("error", error=error)
-
-    def stream(
-        self,
-        engine: Engine,
-        messages: Sequence[Message],
-        cancel: threading.Event,
-    ) -> Generator[ReplyEvent, None, None]:
-        """Pass the engine's events on, cleaned, paced and saved, up to `ReplyFinished`."""
-        finished: GenerationFinished | None = None
-        error = "The model ended the reply without a reason; ask again."
-        with contextlib.closing(_events(engine, messages, self._settings, cancel)) as events:
-            try:
-                for event in events:
-                    match event:
-                        case TextDelta():
-                            yield from self._take(event)
-                        case PrefillProgress():
-                            yield event
-                        case GenerationFinished():
-                            finished = event
-            except EngineError as fault:
-                error = str(fault)
-            except Exception as fault:
-                logger.exception("The engine broke its contract")
-                error = f"The model failed ({type(fault).__name__}); ask again or load it anew."
-        rest = self._cleaner.finish()
-        self._content.append(rest)
-        if finished is None:
-            end = self._end("error", error=error)
-        else:
-            reason = finished.finish_reason
-            end = self._end(reason, finished, error if reason == "error" else "")
-        yield from self._pacer.push(TextDelta(rest, "content", *self._figures))
-        yield from self._pacer.flush()
-        yield end
-
-    def _take(self, delta: TextDelta) -> list[TextDelta]:
-        self._figures = (delta.completion_tokens, delta.decode_seconds)
-        if delta.kind == "content":
-            delta = replace(delta, text=self._cleaner.feed(delta.text))
-            self._content.append(delta.text)
-        else:
-            self._reasoning.append(delta.text)
-        now = self._clock()
-        if now - self._saved_at >= SAVE_SECONDS:
-            self._saved_at = now
-            try:
-                self._log.save_partial(
-                    self._message.id, "".join(self._content), "".join(self._reasoning)
-                )
-            except StoreError as error:
-                logger.warning("%s", error)
-        return self._pacer.push(delta)
-
-    def _end(
-        self, reason: FinishReason, finished: GenerationFinished | None = None, error: str = ""
-    ) -> ReplyFinished:
-        """Write the reply as it stands; text is never lost to a disk that refuses it."""
-        self._ended = True
-        message = replace(
-            self._message,
-            content="".join(self._content),
-            reasoning="".join(self._reasoning),
-            status=_STATUS.get(reason, "complete"),
-            finish_reason=reason,
-            error=(finished and finished.error) or error,
-            mode=self._settings.mode,
-            modes=tuple(used) if len(used := self._settings.used) > 1 else (),
-            token_count=finished.metrics.completion_tokens if finished else None,
-            metrics=finished.metrics if finished else None,
-        )
-        unsaved = ""
-        try:
-            self._log.end(message)
-        except StoreError as refused:
-            unsaved = str(refused)
-        if finished is None:
-            return ReplyFinished(message, reason, unsaved=unsaved)
-        return ReplyFinished(message, reason, finished.prompt_ids, finished.new_ids, unsaved)
-
-
-def _events(
-    engine: Engine,
-    messages: Sequence[Message],
-    settings: PollSettings,
-    cancel: threading.Event,
-) -> Generator[EngineEvent, None, None]:
-    """The engine's events as a generator, so that a dropped reply closes the engine's too."""
-    yield from engine.stream(messages, settings, cancel)
+        with stream:
+            yield ReplyStarted(plan, stream.message_id)
+            yield from stream.run(engine, plan.kept, cancel)
 
 
 def _new_id() -> str:

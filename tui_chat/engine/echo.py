@@ -16,6 +16,7 @@ from tui_chat.types import (
     Precision,
     PrefillProgress,
     ReplyMetrics,
+    Role,
     Rung,
     TextDelta,
 )
@@ -58,7 +59,7 @@ class EchoEngine:
         reason = f"The text of {path.name} is streamed; no model is loaded."
         self.rungs: tuple[Rung, ...] = (Rung(Precision.CPU, True, reason),)
         self.notes: tuple[str, ...] = ("A scripted engine: every prompt gets the same reply.",)
-        self._tokens = split_tokens(text)
+        self._text = text
         self._rate = rate
         self._lock = threading.Lock()
         self._cached_tokens = 0
@@ -89,7 +90,7 @@ class EchoEngine:
         yield PrefillProgress(prompt_tokens, prompt_tokens)
         finish: FinishReason = "stop"
         count, first, last = 0, tokenized, tokenized
-        for token in self._tokens:
+        for token in split_tokens(self._text[self._start(messages[-1]) :]):
             if count == limit:
                 finish = "length"
                 break
@@ -114,6 +115,13 @@ class EchoEngine:
             precision=self.precision,
         )
         yield GenerationFinished(finish, metrics)
+
+    def _start(self, last: Message) -> int:
+        """Where the text goes on behind a reply that is to be continued; 0 for a new one."""
+        if last.role is not Role.ASSISTANT:
+            return 0
+        begin = self._text.find(last.content)
+        return begin + len(last.content) if begin >= 0 else 0
 
     def memory(self) -> MemoryUse | None:
         """None: there is no model."""

@@ -105,6 +105,8 @@ def message_record(kind: str, message: Message) -> Record:
         "seed": message.seed,
         "token_count": message.token_count,
         "metrics": message.metrics and _metrics_to_json(message.metrics),
+        "cut_tail": message.cut_tail,
+        "continuations": message.continuations or None,
     }
     return record | {name: value for name, value in optional.items() if value not in (None, "", [])}
 
@@ -137,6 +139,8 @@ def message_from_record(record: Record) -> Message:
         seed=_whole(record.get("seed")),
         token_count=_whole(record.get("token_count")),
         metrics=_metrics_from_json(record.get("metrics")),
+        cut_tail=_text(record, "cut_tail"),
+        continuations=max(0, _whole(record.get("continuations")) or 0),
     )
 
 
