@@ -16,6 +16,7 @@ from transformers import (
     LlamaConfig,
     MixtralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
     Qwen3NextConfig,
 )
@@ -132,6 +133,7 @@ SIZES: dict[str, Any] = {
 GQA: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaConfig(**SIZES, **GQA),
+    "qwen2": lambda: Qwen2Config(**SIZES, num_key_value_heads=2),
     "qwen3": lambda: Qwen3Config(**SIZES, **GQA, tie_word_embeddings=True),
     "gemma3": lambda: Gemma3TextConfig(
         **SIZES,
