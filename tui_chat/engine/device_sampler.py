@@ -108,16 +108,16 @@ class DeviceSampler:
         best, index = scores.max(dim=-1)
         values, ids = scores.topk(self._candidates)
         last = values.gather(0, (self._top_k - 1).clamp(min=0).view(1))
-        k_floor = torch.where(self._top_k > 0, last, -math.inf)
+        k_floor = last.masked_fill(self._top_k <= 0, -math.inf)
         floor = torch.maximum(k_floor, best + self._log_min_p)
-        mass = torch.where(scores >= k_floor, scores, -math.inf).logsumexp(-1)
+        mass = scores.masked_fill(scores < k_floor, -math.inf).logsumexp(-1)
         shares = (values - mass).exp()
         before = shares.cumsum(-1) - shares
         in_nucleus = (before < self._top_p) & (values >= floor)
         has_top_p = self._top_p < 1.0
         nucleus = torch.zeros_like(self.seen).scatter_(0, ids, in_nucleus)
         keep = torch.where(has_top_p, nucleus, scores >= floor)
-        weights = torch.where(keep, (scores - best).exp(), -1.0)
+        weights = (scores - best).exp().masked_fill(~keep, -1.0)
         is_whole = self._candidates == scores.shape[-1]
         is_settled = ~(has_top_p & in_nucleus[-1]) | is_whole
         return weights, best, index, is_settled
