@@ -10,6 +10,7 @@ from tui_chat.engine.attention import PACKED
 from tui_chat.engine.decode import decode, is_looping, prefill
 from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.sampling import Sampler, SamplingSettings
+from tui_chat.engine.speculation import PassCosts, Steps
 
 pytestmark = pytest.mark.engine
 
@@ -50,9 +51,8 @@ def generate(
     sampler = Sampler(SamplingSettings(), "cpu", all_words)
     return drain(
         decode(
-            forward,
+            Steps(forward, cache, PassCosts(), most_ids=1000),
             logits,
-            cache,
             sampler,
             end_ids=end_ids,
             max_new_tokens=max_new_tokens,

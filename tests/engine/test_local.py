@@ -39,33 +39,36 @@ QUESTION = talk("Hello world, how are you?", system="be kind")
 
 
 class Planted:
-    """Makes the model's forward misbehave from its n-th call on."""
+    """Makes the forward pass misbehave from its n-th call on."""
 
-    def __init__(self, engine: LocalEngine, at: int, act: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, engine: LocalEngine, at: int, act: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
         forward = engine._forward
         assert forward is not None
+        self._forward, self._run = forward, forward._run
         self._calls = 0
-        self._hook = forward.model.register_forward_hook(self._run)
         self._at, self._act = at, act
+        forward._run = self._run_planted  # type: ignore[method-assign]
 
-    def _run(self, module: Any, args: Any, output: Any) -> Any:
+    def _run_planted(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._calls += 1
-        return self._act(output) if self._calls > self._at else None
+        logits = self._run(*args, **kwargs)
+        return self._act(logits) if self._calls > self._at else logits
 
     def remove(self) -> None:
-        self._hook.remove()
+        self._forward._run = self._run  # type: ignore[method-assign]
 
 
-def raising(fault: Exception) -> Callable[[Any], Any]:
-    def act(output: Any) -> Any:
+def raising(fault: Exception) -> Callable[[torch.Tensor], torch.Tensor]:
+    def act(logits: torch.Tensor) -> torch.Tensor:
         raise fault
 
     return act
 
 
-def not_a_number(output: Any) -> Any:
-    output.logits[:] = float("nan")
-    return output
+def not_a_number(logits: torch.Tensor) -> torch.Tensor:
+    return logits * float("nan")
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -275,9 +278,9 @@ def test_prompt_longer_than_the_window_is_an_error_with_the_numbers() -> None:
 def test_endless_repetition_is_stopped() -> None:
     engine = make_engine()
 
-    def stuck(output: Any) -> Any:
-        output.logits[..., 70] = 1e4
-        return output
+    def stuck(logits: torch.Tensor) -> torch.Tensor:
+        logits[..., 70] = 1e4
+        return logits
 
     Planted(engine, 0, stuck)
     _, finished, _ = run(engine, QUESTION, LONG)
@@ -351,12 +354,12 @@ def test_reasoning_is_streamed_apart() -> None:
     engine = make_engine(tokenizer=tokenizer)
     calls = 0
 
-    def close_at_third(output: Any) -> Any:
+    def close_at_third(logits: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        output.logits[..., close - 1] = -1e4
-        output.logits[..., close] = 1e4 if calls == 3 else -1e4
-        return output
+        logits[..., close - 1] = -1e4
+        logits[..., close] = 1e4 if calls == 3 else -1e4
+        return logits
 
     Planted(engine, 0, close_at_third)
     text, finished, events = run(engine, talk("Hello"))
@@ -376,11 +379,11 @@ def test_missing_template_ends_turns_at_the_text_of_the_marker() -> None:
     engine = make_engine(tokenizer=tokenizer, model=tiny_model(vocab_size=700))
     calls = 0
 
-    def spell_marker(output: Any) -> Any:
+    def spell_marker(logits: torch.Tensor) -> torch.Tensor:
         nonlocal calls
-        output.logits[..., marker[min(calls, len(marker) - 1)]] = 1e4
+        logits[..., marker[min(calls, len(marker) - 1)]] = 1e4
         calls += 1
-        return output
+        return logits
 
     Planted(engine, 0, spell_marker)
     text, finished, _ = run(engine, talk("Hello"), LONG)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.sampling import Sampler
+from tui_chat.engine.speculation import Steps
 from tui_chat.types import FinishReason, PrefillProgress
 
 LOOP_PERIODS = 128
@@ -44,39 +45,44 @@ def prefill(
 
 
 def decode(
-    forward: ForwardPass,
+    steps: Steps,
     logits: Tensor,
-    cache: KVCache,
     sampler: Sampler,
     *,
     end_ids: frozenset[int],
     max_new_tokens: int,
     is_wordless: Callable[[int], bool],
     is_cancelled: Callable[[], bool],
+    earlier: Sequence[int] = (),
 ) -> Generator[int, None, FinishReason]:
     """Generate from the `logits` of a prefill; yields each id, the end-of-turn id included.
 
-    Returns why it ended: stop, length, cancelled or repetition. The last id that was yielded
-    is not in the cache.
+    Each id is drawn when it is asked for, so that `sampler` and `steps` may be changed between
+    two of them. `earlier` is the beginning of a reply that goes on. Returns why it ended: stop,
+    length, cancelled or repetition. The last id that was yielded is not in the cache.
 
     Raises:
         FloatingPointError: see `Sampler.sample`.
     """
-    new_ids: list[int] = []
-    while not is_cancelled():
-        token = sampler.sample(logits)
-        new_ids.append(token)
-        yield token
-        if token in end_ids:
-            return "stop"
-        if len(new_ids) >= max_new_tokens:
-            return "length"
-        if len(new_ids) % LOOP_CHECK_EVERY == 0 and is_looping(new_ids, is_wordless):
-            return "repetition"
-        if is_cancelled():
-            break
-        logits = forward((token,), cache)
-    return "cancelled"
+    ids = list(earlier)
+    most = len(ids) + max_new_tokens
+    try:
+        while not is_cancelled():
+            token = sampler.sample(logits)
+            ids.append(token)
+            yield token
+            if token in end_ids:
+                return "stop"
+            if len(ids) >= most:
+                return "length"
+            if len(ids) % LOOP_CHECK_EVERY == 0 and is_looping(ids, is_wordless):
+                return "repetition"
+            if is_cancelled():
+                break
+            logits = steps.after(token)
+        return "cancelled"
+    finally:
+        steps.close()
 
 
 def is_looping(token_ids: Sequence[int], is_wordless: Callable[[int], bool]) -> bool:

@@ -1,12 +1,10 @@
 """A Hugging Face model in this process: messages in, reply events out, one reply at a time."""
 
-import gc
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -16,9 +14,12 @@ from tui_chat.engine.base import EngineError, PollSettings
 from tui_chat.engine.decode import decode, prefill
 from tui_chat.engine.forward import ForwardPass
 from tui_chat.engine.loader import LoadedModel
+from tui_chat.engine.memory import PeakMemory, device_memory, free_unused
 from tui_chat.engine.prompt_cache import PromptCache
+from tui_chat.engine.running_reply import RunningReply, figures_line
 from tui_chat.engine.sampling import Sampler, SamplingSettings
-from tui_chat.engine.text_stream import Piece, TextStream
+from tui_chat.engine.speculation import PassCosts, Steps
+from tui_chat.engine.text_stream import TextStream
 from tui_chat.engine.tokenizer import ChatTokenizer
 from tui_chat.types import (
     EngineEvent,
@@ -27,8 +28,6 @@ from tui_chat.types import (
     GenerationSettings,
     MemoryUse,
     Message,
-    Precision,
-    ReplyMetrics,
     TextDelta,
 )
 
@@ -37,42 +36,6 @@ logger = logging.getLogger(__name__)
 WARM_UP_TOKENS = 4
 LOCK_POLL_SECONDS = 0.05
 CLOSE_WAIT_SECONDS = 10.0
-
-
-@dataclass(slots=True)
-class _Reply:
-    """What is known so far of the reply being generated."""
-
-    prompt_ids: tuple[int, ...] = ()
-    new_ids: list[int] = field(default_factory=list)
-    cached_tokens: int = 0
-    tokenize_seconds: float = 0.0
-    started: float = 0.0
-    """When the prompt was encoded; 0.0 before."""
-    first: float = 0.0
-    """When the first token came; 0.0 before."""
-    last: float = 0.0
-
-    def add(self, token_id: int) -> None:
-        self.new_ids.append(token_id)
-        self.last = time.perf_counter()
-        self.first = self.first or self.last
-
-    def delta(self, piece: Piece) -> TextDelta:
-        return TextDelta(piece.text, piece.kind, len(self.new_ids), self.last - self.first)
-
-    def metrics(self, precision: Precision, peak_memory_bytes: int) -> ReplyMetrics:
-        until = self.first or time.perf_counter()
-        return ReplyMetrics(
-            prompt_tokens=len(self.prompt_ids),
-            cached_tokens=self.cached_tokens,
-            completion_tokens=len(self.new_ids),
-            tokenize_seconds=self.tokenize_seconds,
-            prefill_seconds=until - self.started if self.started else 0.0,
-            decode_seconds=self.last - self.first,
-            precision=precision,
-            peak_memory_bytes=peak_memory_bytes,
-        )
 
 
 class LocalEngine:
@@ -97,6 +60,8 @@ class LocalEngine:
             torch.set_num_threads(decode_threads(_usable_cores()))
         self._forward: ForwardPass | None = ForwardPass(loaded.model)
         self._cache = PromptCache(loaded.model.config)
+        self._costs = PassCosts()
+        self._peak = PeakMemory(self._forward.device)
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self.warm_up()
@@ -137,7 +102,7 @@ class LocalEngine:
         def is_cancelled() -> bool:
             return cancel.is_set() or self._closing.is_set()
 
-        reply = _Reply()
+        reply = RunningReply()
         while not self._lock.acquire(timeout=LOCK_POLL_SECONDS):
             if is_cancelled():
                 yield self._finished(reply, "cancelled")
@@ -145,9 +110,9 @@ class LocalEngine:
         try:
             error = ""
             reason: FinishReason = "error"
-            self._reset_peak()
+            self._peak.reset()
             try:
-                reason = yield from self._generate(reply, messages, settings(), is_cancelled)
+                reason = yield from self._generate(reply, messages, settings, is_cancelled)
             except Exception as fault:
                 error = self._explain(fault, reply)
                 # The traceback would keep the tensors of the failed step alive.
@@ -178,16 +143,16 @@ class LocalEngine:
         try:
             self._forward = None
             self._cache.drop()
-            _free_unused()
+            free_unused()
         finally:
             if held:
                 self._lock.release()
 
     def _generate(
         self,
-        reply: _Reply,
+        reply: RunningReply,
         messages: Sequence[Message],
-        settings: GenerationSettings,
+        poll: PollSettings,
         is_cancelled: Callable[[], bool],
     ) -> Generator[EngineEvent, None, FinishReason]:
         """The events of one reply up to its end; fills `reply` and returns why it ended."""
@@ -202,10 +167,12 @@ class LocalEngine:
                 f"The prompt has {len(reply.prompt_ids)} tokens but the context window holds "
                 f"{self.context_window}; shorten the message or start a new chat."
             )
+        settings = poll()
         sampler = Sampler(
             resolve(settings, self._generation_config),
             self._forward.device,
             self._tokenizer.is_wordless,
+            prompt_ids=reply.prompt_ids,
         )
         text = TextStream(
             self._tokenizer,
@@ -213,33 +180,53 @@ class LocalEngine:
             stop_strings=(*settings.stop_strings, *self._tokenizer.end_strings),
         )
         cache = self._cache.reuse(reply.prompt_ids)
-        reply.cached_tokens = len(cache.token_ids)
+        reply.cached_tokens, reply.cache_note = len(cache.token_ids), self._cache.note
         logits = yield from prefill(self._forward, reply.prompt_ids, cache, is_cancelled)
         if logits is None:
             return "cancelled"
+        most = min(settings.max_new_tokens, room)
+        steps = Steps(self._forward, cache, self._costs, most_ids=len(reply.prompt_ids) + most)
+        steps.speculates = bool(settings.speculation)
+
+        def adapt() -> None:
+            nonlocal settings
+            if (wanted := poll()) is not settings:
+                settings = wanted
+                sampler.change(resolve(settings, self._generation_config))
+                steps.speculates = bool(settings.speculation)
+
         tokens = decode(
-            self._forward,
+            steps,
             logits,
-            cache,
             sampler,
             end_ids=self._end_ids,
-            max_new_tokens=min(settings.max_new_tokens, room),
+            max_new_tokens=most,
             is_wordless=self._tokenizer.is_wordless,
             is_cancelled=is_cancelled,
         )
         try:
-            reason = yield from self._write(reply, text, tokens)
+            reason = yield from self._write(reply, text, tokens, adapt)
         finally:
+            reply.drafted_tokens = steps.drafted_tokens
+            reply.speculation_note = steps.why_not_speculating
             tokens.close()
         return reason
 
     def _write(
-        self, reply: _Reply, text: TextStream, tokens: Generator[int, None, FinishReason]
+        self,
+        reply: RunningReply,
+        text: TextStream,
+        tokens: Generator[int, None, FinishReason],
+        adapt: Callable[[], None],
     ) -> Generator[TextDelta, None, FinishReason]:
-        """Turn ids into text events until they end or a stop string is found."""
+        """Turn ids into text events until they end or a stop string is found.
+
+        `adapt` is called before each token, so that changed settings count from it on.
+        """
         reason: FinishReason
         try:
             while True:
+                adapt()
                 try:
                     token = next(tokens)
                 except StopIteration as end:
@@ -260,16 +247,20 @@ class LocalEngine:
             yield reply.delta(piece)
         return "stop" if text.stopped else reason
 
-    def _finished(self, reply: _Reply, reason: FinishReason, error: str = "") -> GenerationFinished:
+    def _finished(
+        self, reply: RunningReply, reason: FinishReason, error: str = ""
+    ) -> GenerationFinished:
+        metrics = reply.metrics(self.precision, self._peak.bytes())
+        logger.info("Reply (%s): %s", reason, figures_line(metrics))
         return GenerationFinished(
             finish_reason=reason,
-            metrics=reply.metrics(self.precision, self._peak()),
+            metrics=metrics,
             prompt_ids=reply.prompt_ids,
             new_ids=tuple(reply.new_ids),
             error=error,
         )
 
-    def _explain(self, fault: Exception, reply: _Reply) -> str:
+    def _explain(self, fault: Exception, reply: RunningReply) -> str:
         """One sentence for the reader; faults that nobody foresaw go to the log as well."""
         count = len(reply.new_ids)
         match fault:
@@ -293,17 +284,8 @@ class LocalEngine:
 
     def _recover(self) -> None:
         """Give back what a failed reply held; the next one starts with an empty cache."""
-        self._cache.drop()
-        _free_unused()
-
-    def _reset_peak(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def _peak(self) -> int:
-        if self.device.startswith("cuda"):
-            return int(torch.cuda.max_memory_allocated(self.device))
-        return int(psutil.Process().memory_info().rss)
+        self._cache.drop("the cache was given up after an error")
+        free_unused()
 
 
 def resolve(settings: GenerationSettings, generation_config: Any) -> SamplingSettings:
@@ -347,19 +329,6 @@ def decode_threads(cores: int) -> int:
     return max(1, cores - 1) if cores <= 4 else cores
 
 
-def device_memory(device: torch.device) -> tuple[int, int, int]:
-    """What this process uses of the device's memory, what is free, and the total; in bytes."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return int(torch.cuda.memory_reserved(device)), int(free), int(total)
-    machine = psutil.virtual_memory()
-    if device.type == "mps":
-        used = int(torch.mps.driver_allocated_memory())
-        total = int(torch.mps.recommended_max_memory())
-        return used, max(0, total - used), total
-    return int(psutil.Process().memory_info().rss), int(machine.available), int(machine.total)
-
-
 def _usable_cores() -> int:
     """Physical cores that this process may run on."""
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -369,9 +338,3 @@ def _usable_cores() -> int:
 
 def _is_cuda_memory_fault(text: str) -> bool:
     return "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
-
-
-def _free_unused() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,11 +1,22 @@
 """Keeps the KV cache of the last prompt and hands on the part that the next one shares."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionCacheLayerMixin,
+)
 
 from tui_chat.engine.forward import KVCache
+
+FULL_ATTENTION = (DynamicLayer,)
+"""The kinds of layers that can be cut back to any length."""
+NOTE_FROM_TOKENS = 16
+"""Fewer tokens that have to be read again are not worth a word."""
 
 
 class PromptCache:
@@ -15,26 +26,33 @@ class PromptCache:
         """Args: config: the model's transformers config; it decides the kinds of layers."""
         self._config = config
         self._kept: KVCache | None = None
+        self.note = ""
+        """Why the last `reuse` started over where it had something to reuse; else empty."""
+        self._loss = ""
 
     def reuse(self, prompt_ids: Sequence[int]) -> KVCache:
         """The cache for `prompt_ids`: `token_ids` of it need not be read again.
 
         At least the last id of the prompt is left to be read, because its logits are needed.
         Where the layers cannot be cut back (a full sliding window, convolution or recurrent
-        state), the cache starts over unless the prompt only adds to it.
+        state), the cache starts over unless the prompt only adds to it, and `note` says so.
         """
         kept = self._kept
+        self.note, self._loss = self._loss, ""
         if kept is not None and kept.is_intact:
-            common = common_prefix(kept.token_ids, prompt_ids)
-            keep = min(common, len(prompt_ids) - 1)
-            if keep > 0 and _cut_back(kept, keep):
+            keep = min(common_prefix(kept.token_ids, prompt_ids), len(prompt_ids) - 1)
+            refusal = cut_back(kept, keep) if keep > 0 else ""
+            if keep > 0 and not refusal:
                 return kept
+            if keep >= NOTE_FROM_TOKENS:
+                self.note = refusal
         self._kept = KVCache(DynamicCache(config=self._config))
         return self._kept
 
-    def drop(self) -> None:
-        """Forget everything and free the memory."""
+    def drop(self, loss: str = "") -> None:
+        """Forget everything and free the memory; `loss` is what the next `note` says."""
         self._kept = None
+        self._loss = loss
 
     @property
     def memory_bytes(self) -> int:
@@ -51,24 +69,43 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     return min(len(left), len(right))
 
 
-def _cut_back(cache: KVCache, keep: int) -> bool:
-    """Cut `cache` to its first `keep` ids in place; False where its layers cannot do that."""
+def cut_back(cache: KVCache, keep: int) -> str:
+    """Cut `cache` to its first `keep` ids in place; returns why it cannot be cut, or "".
+
+    After a refusal the cache may be of no use any more.
+    """
     remove = len(cache.token_ids) - keep
     if remove == 0:
-        return True
-    layers = cache.past_key_values.layers
-    # `is_croppable` is true for layers that then raise or are silently wrong.
-    if not all(_is_croppable(layer) for layer in layers):
-        return False
+        return ""
+    limit, refusal = cut_limit(cache.past_key_values)
+    if len(cache.token_ids) > limit:
+        return refusal
     cache.past_key_values.crop(-remove)
     del cache.token_ids[keep:]
-    return all(layer.get_seq_length() == keep for layer in layers if layer.is_initialized)
+    layers = cache.past_key_values.layers
+    if any(layer.get_seq_length() != keep for layer in layers if layer.is_initialized):
+        return "this model's cache cannot be cut back"
+    return ""
 
 
-def _is_croppable(layer: Any) -> bool:
-    if type(layer) is DynamicSlidingWindowLayer:
-        return bool(layer.get_seq_length() < layer.sliding_window)
-    return type(layer) is DynamicLayer
+def cut_limit(past_key_values: Any) -> tuple[int, str]:
+    """The length up to which a transformers cache can be cut back, and why not beyond it.
+
+    The cache's own `is_croppable` is true for layers that then raise or are silently wrong.
+    """
+    limit, refusal = sys.maxsize, ""
+    for layer in past_key_values.layers:
+        if type(layer) in FULL_ATTENTION:
+            continue
+        if type(layer) is DynamicSlidingWindowLayer:
+            if layer.sliding_window - 1 < limit:
+                limit = layer.sliding_window - 1
+                refusal = "a full sliding-window cache cannot be cut back"
+        elif isinstance(layer, LinearAttentionCacheLayerMixin):
+            return 0, "a recurrent state cannot be cut back"
+        else:
+            return 0, "this model's cache cannot be cut back"
+    return limit, refusal
 
 
 def _bytes(layer: Any) -> int:
