@@ -131,7 +131,8 @@ class Message:
         """Whether this is a reply that was cut off with text, so that it can be continued."""
         cut = self.finish_reason in ("length", "cancelled", "error")
         killed = self.finish_reason is None and self.status == "interrupted"
-        return self.role is Role.ASSISTANT and bool(self.content) and (cut or killed)
+        begun = self.role is Role.ASSISTANT and bool(self.content or self.reasoning)
+        return begun and (cut or killed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from textual.events import Key
 from textual.pilot import Pilot
 
 from tui_chat.config import Config
-from tui_chat.types import Mode, Role
+from tui_chat.types import GenerationSettings, Mode, Role
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import OneLine
 from tui_chat.ui.message_view import AssistantTurn, Reply
@@ -167,6 +167,90 @@ async def test_the_mode_key_changes_the_mode_of_the_next_reply(make_app: MakeApp
         replies = [m for m in app.chat.session.conversation.messages if m.role is Role.ASSISTANT]
         assert [reply.mode for reply in replies] == [Mode.SPEED, Mode.ACCURACY]
         assert "accuracy" in shown(app).splitlines()[-1]
+
+
+async def test_the_mode_key_changes_the_mode_of_a_running_reply(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 4000, rate=100)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: "word word" in shown(app))
+        await pilot.press("shift+tab")
+        await until(pilot, lambda: "from the next token on" in shown(app))
+        assert "accuracy" in shown(app).splitlines()[-1]
+        before = shown(app).count("word")
+        await until(pilot, lambda: shown(app).count("word") > before + 5)
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.chat.busy)
+        message = app.chat.session.conversation.messages[-1]
+        assert message.modes == (Mode.SPEED, Mode.ACCURACY)
+
+
+def short_replies(limit: int) -> Config:
+    settings = GenerationSettings(max_new_tokens=limit)
+    return Config(speed=settings, accuracy=settings)
+
+
+async def test_a_reply_that_was_cut_grows_in_place_when_it_is_continued(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(config=short_replies(24))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "what matters?")
+        cut = app.chat.session.conversation.messages[-1]
+        assert cut.finish_reason == "length"
+        assert "cut at 24 tok" in shown(app)
+        assert f"{app.chat.key('continue')} continue" in shown(app)
+        await pilot.press("f4")
+        await until(pilot, lambda: "That is all." in shown(app) and not app.chat.busy)
+        (view,) = app.screen.query(AssistantTurn)
+        assert view.message_id == cut.id
+        assert app.screen.query_one(Reply).source == REPLY.rstrip()
+        assert len(app.screen.query("MarkdownTable")) == len(app.screen.query("Fence")) == 1
+        assert "in 2 parts" in shown(app) and "cut at" not in shown(app)
+        assert len(app.chat.session.conversation.messages) == 2
+
+
+async def test_a_stored_reply_that_was_cut_in_a_code_block_is_continued_in_the_block(
+    make_app: MakeApp,
+) -> None:
+    script = "```python\none = 1\ntwo = 2\nthree = 3\nfour = 4\n```\n\nDone."
+    app = make_app(reply=script, config=short_replies(9))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "code")
+        cut = app.chat.session.conversation
+        await command(pilot, "/new")
+        await app._doer.open_chat(cut.id)
+        await until(pilot, lambda: "two = 2" in shown(app))
+        await command(pilot, "/continue")
+        await until(pilot, lambda: "Done." in shown(app) and not app.chat.busy)
+        assert app.screen.query_one(Reply).source == script
+        assert len(app.screen.query("Fence")) == 1
+
+
+async def test_nothing_is_offered_under_a_reply_that_is_no_longer_the_last(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(config=short_replies(5))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "one")
+        await ask(pilot, "two")
+        assert shown(app).count("cut at 5 tok") == 2
+        assert shown(app).count(" continue") == 1
+
+
+async def test_continue_says_so_when_there_is_nothing_to_continue(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "hello")
+        await command(pilot, "/continue")
+        await until(pilot, lambda: "nothing to continue" in told(app))
+        assert not app.chat.busy
 
 
 async def test_regenerate_shows_the_new_reply_in_place_of_the_old(make_app: MakeApp) -> None:
@@ -341,7 +425,7 @@ async def test_a_code_block_that_arrives_in_pieces_gets_its_language(make_app: M
     app = make_app()
     async with app.run_test(size=(100, 40)) as pilot:
         await ready(pilot)
-        view = await app.chat.transcript.add_reply("id", "")
+        view = await app.chat.transcript.open_reply("id")
         view.feed("```")
         await until(pilot, lambda: bool(app.screen.query(".fence-head")))
         view.feed("python\nprint(1)\n```\n")

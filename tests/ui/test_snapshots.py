@@ -185,6 +185,15 @@ def test_a_finished_reply_at_80_columns(
     assert snap_compare(make_app(), run_before=opened)
 
 
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_a_reply_that_the_limit_cut(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    reply = "A backup that was never restored is"
+    store_chat(tmp_path, reply=reply, finish_reason="length")
+    assert snap_compare(make_app(), terminal_size=size, run_before=opened)
+
+
 def test_an_interrupted_reply(make_app: MakeApp, snap_compare: Compare, tmp_path: Path) -> None:
     store_chat(
         tmp_path,

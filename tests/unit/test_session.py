@@ -617,6 +617,17 @@ def test_a_continuation_counts_its_parts_and_names_all_modes(tmp_path: Path) -> 
     assert len({settings.seed for settings in engine.settings}) == 3
 
 
+def test_a_reply_that_was_stopped_while_it_reasoned_goes_on_reasoning(tmp_path: Path) -> None:
+    stopped = GenerationFinished("cancelled", ReplyMetrics(completion_tokens=1))
+    engine = FakeEngine(tmp_path, TextDelta("hm, ", "reasoning"), stopped)
+    session = Session(engine, MemoryLog())
+    ask(session)
+    engine.events = (TextDelta("so.", "reasoning"), TextDelta("42"), STOPPED)
+    reply = finished(go_on(session)).message
+    assert [(m.content, m.reasoning) for m in engine.prompts[-1]] == [("hello", ""), ("", "hm, ")]
+    assert (reply.reasoning, reply.content) == ("hm, so.", "42")
+
+
 def test_only_a_reply_that_was_cut_off_can_be_continued(tmp_path: Path) -> None:
     session = Session(FakeEngine(tmp_path, TextDelta("all"), STOPPED), MemoryLog())
     with pytest.raises(SessionError, match="nothing to continue"):

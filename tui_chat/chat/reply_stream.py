@@ -21,7 +21,6 @@ from tui_chat.types import (
     PrefillProgress,
     ReplyEvent,
     ReplyFinished,
-    ReplyMetrics,
     Status,
     TextDelta,
 )
@@ -201,7 +200,6 @@ class ReplyStream:
             unsaved = str(refused)
         if finished is None:
             return ReplyFinished(message, reason, unsaved=unsaved)
-        _log_metrics(message, reason, finished.metrics)
         return ReplyFinished(message, reason, finished.prompt_ids, finished.new_ids, unsaved)
 
     def _ended_message(
@@ -236,26 +234,6 @@ class ReplyStream:
             metrics=finished.metrics if finished else None,
             continuations=cut.continuations + 1 if cut else 0,
         )
-
-
-def _log_metrics(message: Message, reason: FinishReason, metrics: ReplyMetrics) -> None:
-    logger.info(
-        "reply %s: %s, %s: tokenize %.3f s, prefill %d of %d tok (%d reused) %.3f s "
-        "(%.1f tok/s), decode %d tok %.3f s (%.1f tok/s), total %.3f s",
-        message.id,
-        reason,
-        "+".join(message.modes) or message.mode,
-        metrics.tokenize_seconds,
-        metrics.prompt_tokens - metrics.cached_tokens,
-        metrics.prompt_tokens,
-        metrics.cached_tokens,
-        metrics.prefill_seconds,
-        metrics.prompt_tokens_per_second,
-        metrics.completion_tokens,
-        metrics.decode_seconds,
-        metrics.tokens_per_second,
-        metrics.total_seconds,
-    )
 
 
 def _events(

@@ -228,7 +228,13 @@ class Session:
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         cut = messages[-1]
-        whole = replace(cut, content=cut.content + cut.cut_tail, cut_tail="", model=engine.name)
+        whole = replace(
+            cut,
+            content=cut.content + cut.cut_tail,
+            cut_tail="",
+            status="complete",  # a reply that was stopped while it reasoned would not be sent
+            model=engine.name,
+        )
         try:
             plan = self._plan(engine, (*messages[:-1], whole))
         except PromptTooLong as error:

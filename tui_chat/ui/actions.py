@@ -90,6 +90,9 @@ class Actions:
     async def do_regenerate(self, _: str | None) -> None:
         await self.app.chat.regenerate()
 
+    async def do_continue(self, _: str | None) -> None:
+        await self.app.chat.continue_reply()
+
     async def do_mode(self, argument: str | None) -> None:
         if not argument:
             await self.app.chat.switch_mode(self.app.chat.mode.other)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class ChatScreen(Screen[None]):
     # ---- drawing ----
 
     def compose(self) -> ComposeResult:
-        yield Transcript()
+        yield Transcript(self.key)
         with Container(id="dock"), Vertical(id="desk"):
             yield Activity()
             with Vertical(id="prompt"):
@@ -204,7 +205,7 @@ class ChatScreen(Screen[None]):
         self._queue.clear()
         conversation = session.conversation
         if conversation.messages:
-            await self.transcript.show_conversation(conversation, self.key("regenerate"))
+            await self.transcript.show_conversation(conversation)
         else:
             await self.transcript.show_welcome(
                 *welcome.widgets(
@@ -306,7 +307,7 @@ class ChatScreen(Screen[None]):
             self._queue.append((text, view))
             self.count_soon()
         else:
-            self._start(view, lambda cancel: self._reply(text, cancel))
+            self._start(view, partial(self.session.reply, text))
 
     @on(OptionList.OptionSelected, "#starters")
     def _take_starter(self, event: OptionList.OptionSelected) -> None:
@@ -319,18 +320,13 @@ class ChatScreen(Screen[None]):
         text, waiting = self._queue.pop(0)
         await waiting.remove()
         view = await self.transcript.add_user("", text)
-        self._start(view, lambda cancel: self._reply(text, cancel))
+        self._start(view, partial(self.session.reply, text))
 
-    def _reply(self, text: str, cancel: Event) -> Iterator[ReplyEvent]:
-        return self.session.reply(
-            text, mode=lambda: self.mode, settings=self._config.settings, cancel=cancel
-        )
-
-    def _start(self, asked: UserTurn | None, run: Callable[[Event], Iterator[ReplyEvent]]) -> None:
+    def _start(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
         from tui_chat.chat.session import SessionError
 
-        session = self.session
+        session, settings = self.session, self._config.settings
         activity = self.query_one(Activity)
         self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
         self.busy = True
@@ -338,7 +334,8 @@ class ChatScreen(Screen[None]):
 
         def job(cancel: Event) -> None:
             try:
-                with contextlib.closing(run(cancel)) as events:  # type: ignore[type-var]
+                reply = run(mode=lambda: self.mode, settings=settings, cancel=cancel)
+                with contextlib.closing(reply) as events:  # type: ignore[type-var]
                     for event in events:
                         self.post_message(SessionEvent(session, event))
             except SessionError as error:
@@ -408,16 +405,24 @@ class ChatScreen(Screen[None]):
         if messages[-1].role is Role.ASSISTANT:
             await self.transcript.remove_message(messages[-1].id)
         await self.query(".failure").remove()
-        settings = self._config.settings
-        self._start(
-            None,
-            lambda cancel: self.session.regenerate(
-                mode=lambda: self.mode, settings=settings, cancel=cancel
-            ),
-        )
+        self._start(None, self.session.regenerate)
+
+    async def continue_reply(self) -> None:
+        """Go on with the last reply, which was cut off, in its place on the page."""
+        messages = self.session.conversation.messages
+        if self.busy:
+            self.app.notify("The reply is still being written.", markup=False)
+        elif not messages or not messages[-1].is_cut:
+            sentence = "The last reply was not cut off, so there is nothing to continue."
+            self.app.notify(sentence, markup=False)
+        elif self.engine is None:
+            self.app.notify("No model is loaded yet.", markup=False)
+        else:
+            await self.query(".failure").remove()
+            self._start(None, self.session.continue_reply)
 
     async def switch_mode(self, mode: Mode) -> None:
-        """Use the other table of settings from the next reply on."""
+        """Use the other table of settings from the next token on, also of a running reply."""
         self.mode = mode
         self.update_status()
         settings = self._config.settings(mode)
@@ -426,4 +431,5 @@ class ChatScreen(Screen[None]):
         what = f"repetition penalty {penalty:g}" if penalty != 1.0 else "no repetition penalty"
         what += f", repeated {size}-grams blocked" if size else ", no n-gram blocking"
         if self.session.conversation.messages or self.busy:
-            await self.notice([("k", str(mode)), ("m", f" from the next reply on: {what}")])
+            since = "token" if self.busy else "reply"
+            await self.notice([("k", str(mode)), ("m", f" from the next {since} on: {what}")])

@@ -5,6 +5,7 @@ Imported when the first reply is shown: the Markdown machinery would delay the f
 
 import re
 import time
+from collections.abc import Callable
 
 from markdown_it import MarkdownIt
 from pygments.token import Token
@@ -143,53 +144,82 @@ def too_heavy(text: str) -> bool:
     return False
 
 
-def metrics_lines(metrics: ReplyMetrics, mode: str, prefix: Line = ()) -> list[Line]:
-    """What a reply cost, from the whole line to the short one; only the rate in full ink."""
-    new = metrics.prompt_tokens - metrics.cached_tokens
-    reused = f" ({metrics.cached_tokens:,} reused)" if metrics.cached_tokens else ""
-    prefill = seconds(metrics.prefill_seconds)
-    written = f"{metrics.completion_tokens:,} tok"
-    rate = f"{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
-    tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {mode}" if mode else ""))
-    whole = (
-        f"tokenize {seconds(metrics.tokenize_seconds)} · prefill {new:,} tok{reused} {prefill} · "
-        f"{written} {seconds(metrics.decode_seconds)} · "
-    )
-    middle = f"prefill {new:,}{reused} {prefill} · {written} {seconds(metrics.decode_seconds)} · "
-    return [[*prefix, ("m", head), *tail] for head in (whole, middle, f"{written} · ")]
+def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
+    """What a reply cost, from the whole line to the short one; only the rate in full ink.
 
-
-def foot_lines(message: Message, again: str) -> list[Line]:
-    """The line under a finished reply: its figures, or how it ended.
-
-    `again` is the key that writes a reply again, for the replies that did not end well.
+    Of a continued reply these are the figures of its last part, after the size of the whole.
+    A `prefix` tells that size already.
     """
     metrics = message.metrics or ReplyMetrics()
-    retry: Line = (("k", again), ("m", " again")) if again else ()
-    count = f"{metrics.completion_tokens:,} tok"
+    new = metrics.prompt_tokens - metrics.cached_tokens
+    of = f" (reused {metrics.cached_tokens:,} of {metrics.prompt_tokens:,})"
+    reused = of if metrics.cached_tokens else ""
+    tokenize = f"tokenize {seconds(metrics.tokenize_seconds)} · "
+    prefill = seconds(metrics.prefill_seconds)
+    prefill_rate = f" {metrics.prompt_tokens_per_second:,.0f} tok/s" if new >= 8 else ""
+    written = f"{metrics.completion_tokens:,} tok"
+    decode = f"{'decode' if prefix else written} {seconds(metrics.decode_seconds)} · "
+    rate = f"{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
+    modes = " then ".join(message.modes) or message.mode or ""
+    tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {modes}" if modes else ""))
+    whole, short = "", "" if prefix else f"{written} · "
+    if message.continuations and not prefix:
+        parts = f"{message.continuations + 1} parts"
+        if message.token_count is not None:
+            parts = f"{message.token_count:,} tok in {parts}"
+        whole, short = f"{parts}, the last: ", f"{parts} · "
+    total = f"total {seconds(metrics.total_seconds)} · "
+    heads = (
+        f"{whole}{tokenize}prefill {new:,} tok{reused} {prefill}{prefill_rate} · {decode}{total}",
+        f"{whole}{tokenize}prefill {new:,}{reused} {prefill} · {decode}{total}",
+        f"{whole}{tokenize}prefill {new:,}{reused} {prefill} · {decode}",
+        f"{whole}prefill {new:,}{reused} {prefill} · {decode}",
+        f"prefill {new:,}{reused} {prefill} · {short}",
+        f"prefill {new:,}{reused} · {short}",
+        short,
+    )
+    return [[*prefix, ("m", head), *tail] for head in heads]
+
+
+def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]:
+    """The line under a finished reply: its figures, or how it ended and what can be done.
+
+    `key` gives the shown key of an action; None under a reply that is not the last one.
+    """
+    metrics = message.metrics or ReplyMetrics()
+    offers: list[Part] = []
+    if key is not None and message.is_cut:
+        offers += [("k", key("continue")), ("m", " continue")]
+    if key is not None and message.finish_reason != "length":
+        offers += ["  "] * bool(offers) + [("k", key("regenerate")), ("m", " again")]
+    dot: Line = (("m", " · "),) if offers else ()
+    tokens = message.token_count or metrics.completion_tokens
+    count = f"{tokens:,} tok"
     match message.status, message.finish_reason:
         case "failed", _:
-            return [(("err", f"× {message.error}"), "  ", *retry)]
+            return [(("err", f"× {message.error}"), "  ", *offers)]
         case "interrupted", "repetition":
             head = f"■ stopped after {count}: it repeated itself"
-            return [(("warn", head), ("m", " · "), *retry)]
+            return [(("warn", head), *dot, *offers)]
         case "interrupted", _:
-            head = f"■ stopped after {count}" if metrics.completion_tokens else "■ stopped"
-            kept: Part = ("m", " · kept, and sent with the next prompt · ")
-            return [(("warn", head), kept, *retry), (("warn", head), ("m", " · "), *retry)]
+            head = f"■ stopped after {count}" if tokens else "■ stopped"
+            kept: Part = ("m", " · kept, and sent with the next prompt")
+            told: Line = (("warn", head), *dot, *offers)
+            return [(("warn", head), kept, *dot, *offers), told, (("warn", head),)]
         case _, "length":
-            cut: Line = (("warn", "cut at the length limit"), ("m", " · "))
-            return metrics_lines(metrics, message.mode or "", cut)
-    return metrics_lines(metrics, message.mode or "")
+            cut: Line = (("warn", f"cut at {count}"), *dot, *offers)
+            return [*metrics_lines(message, (*cut, ("m", " · "))), cut]
+    return metrics_lines(message)
 
 
 class AssistantTurn(Vertical):
     """A reply: reasoning, Markdown and the line under it; streamed or complete."""
 
-    def __init__(self, *, message_id: str, first_fence: int, again: str) -> None:
+    def __init__(self, *, message_id: str, first_fence: int, key: Callable[[str], str]) -> None:
+        """`key` gives the shown key of an action, for what the line under the reply offers."""
         super().__init__(classes="assistant-turn")
         self.message_id = message_id
-        self._again = again
+        self._key: Callable[[str], str] | None = key
         self._text = ""
         self._reasoning_text = ""
         self._reasoning_started = 0.0
@@ -207,9 +237,11 @@ class AssistantTurn(Vertical):
         self._message: Message | None = None
 
     @classmethod
-    def of(cls, message: Message, *, first_fence: int, again: str) -> "AssistantTurn":
+    def of(
+        cls, message: Message, *, first_fence: int, key: Callable[[str], str]
+    ) -> "AssistantTurn":
         """The view of a reply that is complete."""
-        view = cls(message_id=message.id, first_fence=first_fence, again=again)
+        view = cls(message_id=message.id, first_fence=first_fence, key=key)
         view._message = message
         view._text = sanitize(message.content)
         view._reasoning_text = sanitize(message.reasoning)
@@ -237,6 +269,24 @@ class AssistantTurn(Vertical):
             self._reasoning_started = time.monotonic()
         self._reasoning_text += sanitize(text)
         self._schedule()
+
+    async def go_on(self) -> None:
+        """Take more text behind what is shown: the reply is continued."""
+        self._message = None
+        self._foot.display = False
+        await self.query(".failed-foot").remove()
+        if not self._plain.display:
+            # What `update` has parsed, `append` cannot go on with in the middle of a block.
+            with self.app.batch_update():
+                await self._reply.update("")
+                await self._reply.append(self._text)
+
+    def withdraw_offers(self) -> None:
+        """Another turn follows, so nothing can be done to this reply any more."""
+        if self._key is not None:
+            self._key = None
+            if self._message is not None and self.is_mounted:
+                self._show_end(self._message)
 
     async def finish(self, message: Message) -> None:
         """Paint all that is left and show how the reply ended."""
@@ -314,10 +364,11 @@ class AssistantTurn(Vertical):
             self._reasoning.update_text(self._reasoning_text, "thoughts")
 
     def _show_end(self, message: Message) -> None:
-        lines = foot_lines(message, self._again)
+        lines = foot_lines(message, self._key)
         if message.status == "failed":
             # Wrapped: what to do next stands at the end of an error.
-            self.mount(InkText(lines[0], classes="foot"))
+            self.query(".failed-foot").remove()
+            self.mount(InkText(lines[0], classes="foot failed-foot"))
             return
         self._foot.show(lines)
         self._foot.display = True

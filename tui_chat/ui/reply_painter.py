@@ -49,7 +49,7 @@ class ReplyPainter:
             self._asked.message_id = event.plan.kept[-1].id
         self._transcript.set_messages(conversation.messages)
         await self._transcript.show_plan(event.plan)
-        self._view = await self._transcript.add_reply(event.message_id, self._key("regenerate"))
+        self._view = await self._transcript.open_reply(event.message_id)
         self._reading_since = time.monotonic()
         self._activity.show_reading(0, event.plan.prompt_tokens, 0.0, self._key("stop"))
 
@@ -84,8 +84,7 @@ class ReplyPainter:
     async def finished(self, event: ReplyFinished) -> None:
         """Paint the rest and how it ended; a reply that never started gets its line as well."""
         if self._view is None:
-            again = self._key("regenerate")
-            self._view = await self._transcript.add_reply(event.message.id, again)
+            self._view = await self._transcript.open_reply(event.message.id)
         await self._view.finish(event.message)
         if event.unsaved:
             await self._transcript.add_failure(event.unsaved)

@@ -1,5 +1,6 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from textual.containers import Container, VerticalScroll
@@ -24,14 +25,15 @@ class Transcript(VerticalScroll, can_focus=False):
     class EndReached(UIMessage):
         """The reader came to the end, or left it."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Callable[[str], str]) -> None:
+        """`key` gives the shown key of an action."""
         super().__init__(id="transcript")
+        self._key = key
         self._was_at_end = True
         self._page = Container(id="page")
         self._messages: tuple[Message, ...] = ()
         self._first = 0
         self._dropped: frozenset[str] = frozenset()
-        self._again = ""
         self._loading_more = False
 
     def compose(self) -> Any:
@@ -53,9 +55,8 @@ class Transcript(VerticalScroll, can_focus=False):
             await self._page.mount_all(widgets)
         self.scroll_to(y=0, animate=False)
 
-    async def show_conversation(self, conversation: Conversation, again: str) -> None:
+    async def show_conversation(self, conversation: Conversation) -> None:
         """Show the end of a conversation; earlier messages come when they are scrolled to."""
-        self._again = again
         self._messages = conversation.messages
         self._first = max(0, len(self._messages) - PAGE)
         with self.app.batch_update():
@@ -70,21 +71,30 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def add_user(self, message_id: str, text: str, *, waiting: bool = False) -> UserTurn:
         """Show a prompt at the end."""
+        for reply in self.query(".assistant-turn"):
+            reply.withdraw_offers()  # type: ignore[attr-defined]
         view = UserTurn(text, message_id=message_id, waiting=waiting)
         await self._page.mount(view)
         self.follow()
         return view
 
-    async def add_reply(self, message_id: str, again: str) -> "AssistantTurn":
-        """Show an empty reply at the end, to be fed; waiting prompts stay behind it."""
+    async def open_reply(self, message_id: str) -> "AssistantTurn":
+        """The view of a reply to be fed: of a continued one its own, else a new one at the end.
+
+        Waiting prompts stay behind it.
+        """
         from tui_chat.ui.message_view import AssistantTurn, code_blocks
 
+        for known in self.query(AssistantTurn):
+            if known.message_id == message_id:
+                await known.go_on()
+                return known
         blocks = sum(
             len(code_blocks(message.content))
             for message in self._messages
             if message.role is Role.ASSISTANT
         )
-        view = AssistantTurn(message_id=message_id, first_fence=blocks, again=again)
+        view = AssistantTurn(message_id=message_id, first_fence=blocks, key=self._key)
         waiting = self.query(".-waiting")
         await self._page.mount(view, before=waiting.first() if waiting else None)
         return view
@@ -206,8 +216,10 @@ class Transcript(VerticalScroll, can_focus=False):
         for message in self._messages[start:stop]:
             view: UserTurn | AssistantTurn
             if message.role is Role.ASSISTANT:
-                view = AssistantTurn.of(message, first_fence=blocks, again=self._again)
+                view = AssistantTurn.of(message, first_fence=blocks, key=self._key)
                 blocks += len(code_blocks(message.content))
+                if message is not self._messages[-1]:
+                    view.withdraw_offers()
             else:
                 view = UserTurn(message.content, message_id=message.id)
             view.set_class(message.id in self._dropped, "-dropped")
