@@ -39,6 +39,8 @@ class Config:
     """Upper limit for the context window in tokens."""
     reserved_tokens: int = 512
     """Room in the context window that is kept free for the reply."""
+    trim_incomplete: bool = False
+    """Whether the unfinished last sentence of a reply that the length limit cut is held back."""
     mode: Mode = Mode.SPEED
     system_prompt: str = ""
     theme: str = "tidepool"
@@ -178,6 +180,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "device": _name,
     "context_window": _integer(64, 100_000_000),
     "reserved_tokens": _integer(1, 1_000_000),
+    "trim_incomplete": _truth,
     "mode": _mode,
     "system_prompt": _text,
     "theme": _name,

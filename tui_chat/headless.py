@@ -93,7 +93,12 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
             if stop.exit_code:
                 return stop.exit_code
             log = _open_log(ask, options, config, engine)
-            session = Session(engine, log, reserved_tokens=config.reserved_tokens)
+            session = Session(
+                engine,
+                log,
+                reserved_tokens=config.reserved_tokens,
+                trim_incomplete=config.trim_incomplete,
+            )
             settings = _greedy(config.settings) if ask.greedy else config.settings
             good = _answer(session, prompts, config.mode, settings, printer, stop)
             try:
@@ -306,6 +311,8 @@ def reply_object(event: ReplyFinished, engine: Engine, *, dump_ids: bool) -> dic
     message = event.message
     metrics = message.metrics or ReplyMetrics()
     data: dict[str, Any] = {"text": message.content}
+    if message.cut_tail:
+        data["cut_tail"] = message.cut_tail
     if message.reasoning:
         data["reasoning"] = message.reasoning
     if message.error:

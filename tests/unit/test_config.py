@@ -40,6 +40,7 @@ precision = "4-bit"
 device = "cuda:1"
 context_window = 8192
 reserved_tokens = 256
+trim_incomplete = true
 mode = "accuracy"
 system_prompt = '''Be
 brief.'''
@@ -72,6 +73,7 @@ new = "f9, ctrl+n"
         256,
         Mode.ACCURACY,
     )
+    assert config.trim_incomplete
     assert (config.system_prompt, config.theme, config.mouse) == ("Be\nbrief.", "foreshore", False)
     assert (config.speed.temperature, config.speed.top_k, config.speed.stop_strings) == (
         0.7,
@@ -90,6 +92,7 @@ new = "f9, ctrl+n"
         ('mode = "fast"', "mode"),
         ("reserved_tokens = 0", "reserved_tokens"),
         ("reserved_tokens = true", "reserved_tokens"),
+        ("trim_incomplete = 1", "trim_incomplete"),
         ('model = ""', "model"),
         ("mouse = 1", "mouse"),
         ("modes.speed.temperature = 9", "modes.speed.temperature"),
@@ -228,6 +231,7 @@ CONFIGS = st.builds(
     mode=st.sampled_from(Mode),
     system_prompt=st.text(),
     mouse=st.booleans(),
+    trim_incomplete=st.booleans(),
     speed=SETTINGS,
     accuracy=SETTINGS,
     keymap=st.dictionaries(st.text(), st.text(), max_size=3),

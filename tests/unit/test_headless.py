@@ -138,6 +138,18 @@ def test_greedy_turns_sampling_and_penalties_off(script: Path) -> None:
     assert (settings.repetition_penalty, settings.no_repeat_ngram_size) == (1.0, 0)
 
 
+def test_the_json_of_a_cut_reply_can_keep_an_unfinished_sentence_apart(
+    script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("trim_incomplete = true\n", encoding="utf-8")
+    script.write_text("One is done. Two is not done yet.", encoding="utf-8")
+    arguments = ["--config", str(config), "--model", f"echo:{script}", "--max-new-tokens", "5"]
+    assert main([*arguments, "ask", "hi", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["text"], data["cut_tail"]) == ("One is done.", " Two is ")
+
+
 def test_piped_text_is_put_before_the_question_as_context(
     script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,8 +174,13 @@ class TuiChat(App[int], inherit_bindings=False):
     def _session(self, conversation_log: "ConversationLog") -> "Session":
         from tui_chat.chat.session import Session
 
-        reserved = self.loaded.config.reserved_tokens
-        return Session(self.engine, conversation_log, reserved_tokens=reserved)
+        config = self.loaded.config
+        return Session(
+            self.engine,
+            conversation_log,
+            reserved_tokens=config.reserved_tokens,
+            trim_incomplete=config.trim_incomplete,
+        )
 
     def new_log(self) -> "ConversationLog":
         """A new conversation; it gets a file with its first message."""
