@@ -50,10 +50,6 @@ class ConversationStore:
         """
         return [summary for _, summary in self._newest_first()[:limit]]
 
-    def latest(self) -> str | None:
-        """Id of the conversation that was used last."""
-        return next((summary.id for summary in self.summaries(1)), None)
-
     def create(
         self,
         *,

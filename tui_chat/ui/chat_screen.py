@@ -101,7 +101,7 @@ class ChatScreen(Screen[None]):
         with Container(id="dock"), Vertical(id="desk"):
             yield Activity()
             with Vertical(id="prompt"):
-                yield PromptInput(tuple(self._actions.values()), lambda: self._history().entries)
+                yield PromptInput(tuple(self._actions.values()), self._history)
                 yield HintRow()
         with Container(id="status"):
             yield StatusBar()

@@ -1,12 +1,16 @@
 """The box you type in: several lines, history, completion of /commands."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.message import Message as UIMessage
 from textual.widgets import TextArea
 
 from tui_chat.ui.commands import Action
+
+if TYPE_CHECKING:
+    from tui_chat.store.prompt_history import PromptHistory
 
 HUGE_PASTE = 8 * 1024 * 1024
 
@@ -24,8 +28,8 @@ class PromptInput(TextArea):
     class PasteRefused(UIMessage):
         """A paste was too large to take."""
 
-    def __init__(self, actions: Sequence[Action], history: Callable[[], Sequence[str]]) -> None:
-        """`history` gives the earlier prompts, oldest first."""
+    def __init__(self, actions: Sequence[Action], history: "Callable[[], PromptHistory]") -> None:
+        """`history` gives the earlier prompts."""
         super().__init__(
             id="box",
             compact=True,
@@ -48,26 +52,24 @@ class PromptInput(TextArea):
             self._position = None
             self.post_message(self.Submitted(text))
 
-    def _recall(self, step: int) -> None:
-        """Show the earlier (-1) or later (1) prompt; the unsent draft is kept at the end."""
-        matches = self._matches()
-        if self._position is None:
-            self._draft = self.text
-            self._position = len(matches)
-        position = self._position + step
-        if position < 0:
-            return
-        if position >= len(matches):
-            self._position = None
-            self.set_text(self._draft)
-            return
-        self._position = position
-        self.set_text(matches[position])
+    def _recall_earlier(self) -> bool:
+        """Show the earlier prompt that begins like the draft; False when no walk can begin."""
+        history = self._history()
+        walks = self._position is not None
+        draft = self._draft if walks else self.text
+        position = history.previous(draft, self._position)
+        if position is None:
+            return walks
+        self._draft, self._position = draft, position
+        self.set_text(history.entries[position])
+        return True
 
-    def _matches(self) -> list[str]:
-        """Earlier prompts that begin with what was typed before the walk through them began."""
-        prefix = self._draft if self._position is not None else self.text
-        return [text for text in self._history() if text.startswith(prefix)]
+    def _recall_later(self, position: int) -> None:
+        """Show the later prompt that begins like the draft; at the end of them the draft."""
+        history = self._history()
+        self._position = history.following(self._draft, position)
+        later = self._position
+        self.set_text(self._draft if later is None else history.entries[later])
 
     def suggestions(self) -> list[Action]:
         """The slash commands that what is typed may become."""
@@ -114,13 +116,11 @@ class PromptInput(TextArea):
                 self.insert("\n")
             case "history-previous":
                 # Above the first line there is nothing to move to, so the arrow recalls.
-                if self.cursor_location[0] != 0 or not self._matches():
-                    return False
-                self._recall(-1)
+                return self.cursor_location[0] == 0 and self._recall_earlier()
             case "history-next":
                 if self._position is None or not self.cursor_at_last_line:
                     return False
-                self._recall(1)
+                self._recall_later(self._position)
             case "complete":
                 completed = self.completion()
                 if completed is None:
