@@ -2,6 +2,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,17 @@ from tui_chat.bench import run
 from tui_chat.bench.chat import running_chat
 from tui_chat.bench.harness import (
     BenchError,
+    Kept,
     Row,
+    Unit,
     as_json,
     as_table,
     compare,
     describe_machine,
+    gain,
     interleave,
 )
-from tui_chat.bench.models import SPECIALS, prose_vocabulary
+from tui_chat.bench.models import FIRST_OPENER, PASSAGES, passages, prose_vocabulary
 from tui_chat.bench.soak import Sample, rows_of
 from tui_chat.bench.terminal import Terminal, private_environment
 
@@ -69,6 +73,36 @@ def test_the_ratio_lies_within_the_spread(rounds: list[tuple[float, float]]) -> 
     assert row.spread[0] <= row.ratio <= row.spread[1]
     assert row.runs == len(rounds)
     assert (row.before, row.after) == (statistics.median(before), statistics.median(after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unit"), [(2.0, 0.5, "s"), (8.0, 2.0, "ms"), (5.0, 20.0, "tokens/s")]
+)
+def test_the_ratio_of_an_optimisation_says_how_many_times_better_it_is(
+    before: float, after: float, unit: Unit
+) -> None:
+    row = gain("r", [before, before], [after, after / 2], unit=unit)
+    first, second = (4.0, 8.0) if unit != "tokens/s" else (4.0, 2.0)
+    assert row.ratio == statistics.median([first, second])
+    assert row.spread == (min(first, second), max(first, second))
+    assert (row.before, row.after) == (before, after * 0.75)
+
+
+def test_what_a_run_shares_is_made_once_and_closed_at_its_end() -> None:
+    made: list[str] = []
+    closed: list[str] = []
+
+    @contextmanager
+    def thing() -> Iterator[str]:
+        made.append("thing")
+        yield "thing"
+        closed.append("thing")
+
+    kept = Kept()
+    assert kept.get("a", thing) == kept.get("a", thing) == "thing"
+    assert (made, closed) == (["thing"], [])
+    kept.close()
+    assert closed == ["thing"]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +198,17 @@ def test_a_model_that_cannot_be_loaded_ends_the_benchmark_with_the_reason(tmp_pa
 
 def test_random_replies_are_made_of_words() -> None:
     tokens = prose_vocabulary(2000)
-    words = tokens[256 + len(SPECIALS) :]
+    words = tokens[FIRST_OPENER + PASSAGES :]
     assert len(set(tokens)) == 2000
+    assert all(opener.isalpha() for opener in tokens[FIRST_OPENER : FIRST_OPENER + PASSAGES])
     assert all(word.startswith("Ġ") and word[1].isalpha() for word in words)
     assert any(word.endswith(".ĊĊ") for word in words)
+
+
+def test_every_reply_of_a_random_model_is_a_passage_of_its_own() -> None:
+    texts = passages("30m", 20)
+    assert len({text.split(" ")[0] for text in texts}) == PASSAGES
+    assert all(len(text.split(" ")) == 20 for text in texts)
 
 
 def test_the_soak_compares_its_end_with_the_time_after_the_warm_up() -> None:

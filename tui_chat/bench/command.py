@@ -1,6 +1,7 @@
 """The command line of `tui-chat bench`: which rows, how often, as a table or as JSON."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import sys
@@ -24,12 +25,13 @@ SHAPES = ("0.5b", "30m")
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One name that the command line takes: a module with `measure(setup, report)`."""
+    """One name that the command line takes, and the function `(setup, report)` behind it."""
 
     name: str
     module: str
     help: str
     by_default: bool = True
+    function: str = "measure"
 
     def measure(self, setup: Setup, report: Report) -> Iterator[Row]:
         """Run it; its module is imported only now.
@@ -37,15 +39,40 @@ class Benchmark:
         Raises:
             BenchError: something that it needs is missing or failed.
         """
-        measure: Callable[[Setup, Report], Iterator[Row]] = importlib.import_module(
-            f"tui_chat.bench.{self.module}"
-        ).measure
+        module = importlib.import_module(f"tui_chat.bench.{self.module}")
+        measure: Callable[[Setup, Report], Iterator[Row]] = getattr(module, self.function)
         return measure(setup, report)
 
 
+def _host(name: str, function: str, help: str) -> Benchmark:  # noqa: A002
+    return Benchmark(name, "host", help, function=function)
+
+
+def _generation(name: str, function: str, help: str) -> Benchmark:  # noqa: A002
+    return Benchmark(name, "generation", help, function=function)
+
+
 BENCHMARKS: tuple[Benchmark, ...] = (
+    _host("trim", "measure_trim", "200 messages to a budget"),
+    _host("count", "measure_count", "the tokens of 200 messages after one new one"),
+    _host("build-prompt", "measure_build", "the prompt of turn 50"),
+    _host("tokenize", "measure_tokenize", "the token ids of turn 50"),
+    _host("sample", "measure_sample", "a token by top-p from a vocabulary of 152,000"),
+    _host("clean", "measure_clean", "a reply of 4 kB while it streams"),
+    _generation("decode-speed", "measure_decode", "tokens per second, against generate"),
+    _generation("decode-accuracy", "measure_decode", "the same in accuracy mode"),
+    _generation("mode", "measure_decode", "accuracy mode, against speed without speculation"),
+    _generation("speculation", "measure_speculation", "speed mode, against it without speculation"),
+    _generation(
+        "ttft", "measure_ttft", "the first token at turns 2, 5 and 10, against a full prefill"
+    ),
+    _generation("turns", "measure_turns", "whole turns, end to end"),
+    Benchmark("llama.cpp", "peers", "decode speed against llama.cpp, where it is installed"),
+    Benchmark("load", "load", "fresh process to first token, against from_pretrained"),
     Benchmark("first-frame", "first_frame", "start to the first frame, against a bare Textual app"),
-    Benchmark("screen", "screen", "decode speed in the app, against the same engine headless"),
+    Benchmark(
+        "screen", "screen", "decode speed in the app, against the same engine headless", False
+    ),
     Benchmark("soak", "soak", "prompts one after another: memory, threads, exit code", False),
 )
 
@@ -74,26 +101,32 @@ def _minutes(text: str) -> float:
 
 def _parser() -> _Parser:
     rows = "\n".join(
-        f"  {bench.name:<12} {bench.help}{'' if bench.by_default else ' (only when named)'}"
+        f"  {bench.name:<16} {bench.help}{'' if bench.by_default else ' (only when named)'}"
         for bench in BENCHMARKS
     )
     parser = _Parser(
         prog="tui-chat bench",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Measures tui-chat on this machine and prints before, after and their ratio.\n"
-        "Both sides run in turn; figures are medians, and the ratio is taken round by round.",
+        description="Measures tui-chat on this machine: before is the plain way, after is ours.\n"
+        "ratio says how many times better after is; in first-frame, screen and soak, which\n"
+        "have no plain way, it is after/before. Both sides run in turn, A B A B; figures are\n"
+        "medians, the ratio is taken round by round, spread is its lowest and highest round.",
         epilog=f"rows:\n{rows}",
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to measure (default: all)")
-    parser.add_argument("--runs", type=_count, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help="what to measure (default: all that are not marked)"
+    )
+    parser.add_argument(
+        "--runs", type=_count, default=0, metavar="N", help="rounds (default: each row has its own)"
+    )
     parser.add_argument("--json", action="store_true", dest="as_json", help="print a JSON list")
     parser.add_argument("--model", metavar="NAME", help="measure with this model")
     parser.add_argument(
-        "--random", choices=SHAPES, help="only this model of random weights (screen)"
+        "--random", choices=SHAPES, help="measure with this model of random weights (default: 0.5b)"
     )
     parser.add_argument(
-        "--tokens", type=_count, default=0, metavar="N", help="length of each reply (screen)"
+        "--tokens", type=_count, default=0, metavar="N", help="length of each reply"
     )
     parser.add_argument(
         "--minutes",
@@ -120,10 +153,24 @@ def main(argv: Sequence[str]) -> int:
     chosen = [known[name] for name in dict.fromkeys(args.rows)] or [
         bench for bench in BENCHMARKS if bench.by_default
     ]
-    setup = Setup(runs=args.runs, model=args.model, tokens=args.tokens, minutes=args.minutes)
+    setup = Setup(
+        rows=frozenset(bench.name for bench in chosen),
+        runs=args.runs,
+        model=args.model,
+        tokens=args.tokens,
+        minutes=args.minutes,
+    )
     if args.random:
         setup = dataclasses.replace(setup, shapes=(args.random,))
-    return _measure(chosen, setup, as_json_list=args.as_json)
+    with contextlib.closing(setup.kept):
+        return _measure(_once_each(chosen), setup, as_json_list=args.as_json)
+
+
+def _once_each(chosen: Sequence[Benchmark]) -> list[Benchmark]:
+    """`chosen` without those whose function another one calls for both."""
+    return list({(bench.module, bench.function): bench for bench in reversed(chosen)}.values())[
+        ::-1
+    ]
 
 
 def _measure(chosen: Sequence[Benchmark], setup: Setup, *, as_json_list: bool) -> int:

@@ -9,6 +9,7 @@ from tui_chat.bench.harness import Report, Row, Setup, compare, interleave
 from tui_chat.bench.terminal import Terminal, private_environment, tui_chat_command
 from tui_chat.types import Mode
 
+RUNS = 5
 TARGET = 1.5
 BARE_MARKER = "the bare frame"
 APP_MARKER = str(Mode.SPEED)
@@ -55,8 +56,8 @@ def measure(setup: Setup, report: Report) -> Iterator[Row]:
             env = private_environment(folder / f"home-{count}")
             return seconds_to(command, APP_MARKER, env, early)
 
-        found = interleave({"bare": bare, "tui-chat": app}, setup.runs, report)
-    note = f"target: a ratio of {TARGET} at most"
+        found = interleave({"bare": bare, "tui-chat": app}, setup.runs or RUNS, report)
+    note = f"ratio: after/before, target {TARGET} at most"
     if early:
         note += f"; torch was there before the frame in {sum(early)} of {len(early)} starts"
     yield compare("first-frame", found["bare"], found["tui-chat"], unit="s", note=note)

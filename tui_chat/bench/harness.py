@@ -7,26 +7,51 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Literal, TypeVar
 
 Measure = Callable[[], float]
 Report = Callable[[str], None]
 """Takes one line of progress for the reader."""
+Unit = Literal["s", "ms", "tokens/s"]
+T = TypeVar("T")
 
 
 class BenchError(Exception):
     """A benchmark cannot go on; `str()` is one sentence that a user can act on."""
 
 
+class Kept:
+    """Things that several benchmarks of one run use: made once, closed together at its end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._things: dict[Hashable, object] = {}
+
+    def get(self, key: Hashable, make: Callable[[], AbstractContextManager[T]]) -> T:
+        """What `make` opens, the same for the same `key`."""
+        if key not in self._things:
+            self._things[key] = self._stack.enter_context(make())
+        return self._things[key]  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close everything, the newest first."""
+        self._things.clear()
+        self._stack.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What the command line asks of every benchmark."""
 
-    runs: int = 5
-    """Measured rounds, after one that is thrown away."""
+    rows: frozenset[str] = frozenset()
+    """The names that were chosen."""
+    runs: int = 0
+    """Measured rounds, after one that is thrown away; 0 lets the benchmark choose."""
     model: str | None = None
     """What `--model` takes; None lets each benchmark choose."""
     shapes: tuple[str, ...] = ("0.5b", "30m")
@@ -35,6 +60,8 @@ class Setup:
     """Tokens of each reply; 0 lets the benchmark choose."""
     minutes: float = 10.0
     """How long the soak lasts."""
+    kept: Kept = field(default_factory=Kept)
+    """What the benchmarks of this run share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +75,7 @@ class Row:
     """Median of the second side."""
     unit: str
     ratio: float
-    """Median over the rounds of after / before."""
+    """Median over the rounds: how many times better after is, or after / before (`compare`)."""
     runs: int
     spread: tuple[float, float]
     """Lowest and highest ratio of a round."""
@@ -92,10 +119,26 @@ def interleave(
     return found
 
 
+def gain(
+    row: str, before: Sequence[float], after: Sequence[float], *, unit: Unit, note: str = ""
+) -> Row:
+    """The row of an optimisation: its ratio is how many times better `after` is than `before`.
+
+    That is before / after for times and after / before for rates, so more is always better.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    if unit == "tokens/s":
+        return compare(row, before, after, unit=unit, note=note)
+    turned = compare(row, after, before, unit=unit, note=note)
+    return replace(turned, before=turned.after, after=turned.before)
+
+
 def compare(
     row: str, before: Sequence[float], after: Sequence[float], *, unit: str, note: str = ""
 ) -> Row:
-    """The row of two sides that were measured in the same rounds.
+    """The row of two sides that were measured in the same rounds; its ratio is after / before.
 
     The ratio is taken round by round, because what slows the machine slows both sides of a round.
 
@@ -131,8 +174,8 @@ def as_table(rows: Sequence[Row]) -> str:
             _short(row.before),
             _short(row.after),
             row.unit,
-            f"{row.ratio:.3f}",
-            f"{row.spread[0]:.3f}..{row.spread[1]:.3f}",
+            _ratio(row.ratio),
+            f"{_ratio(row.spread[0])}..{_ratio(row.spread[1])}",
             str(row.runs),
         )
         for row in rows
@@ -147,6 +190,10 @@ def as_table(rows: Sequence[Row]) -> str:
         lines.append("  ".join(parts).rstrip())
     notes = [f"{row.row}: {row.note}" for row in rows if row.note]
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def _short(value: float) -> str:

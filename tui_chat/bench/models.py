@@ -1,8 +1,13 @@
-"""Models of random weights in real shapes, whose replies look like prose."""
+"""Models of random weights in real shapes, whose replies look like prose.
+
+The layers are random, but the output head leads from each word to one next word, so a reply is
+a passage of one fixed text and the prompt only decides which. The same prompt gets the same reply
+however it is computed, no passage repeats itself, and a prompt can hold the reply to come.
+"""
 
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +15,12 @@ from typing import Any
 from tui_chat import files
 from tui_chat.bench.harness import BenchError, Report
 
-VERSION = 1
+VERSION = 2
 SHAPES: Mapping[str, Mapping[str, Any]] = {
+    # The shape of Qwen2.5-0.5B. Not its type: that brings a tokenizer which splits words.
     "0.5b": {
-        "model_type": "qwen2",
+        "model_type": "llama",
+        "attention_bias": True,
         "hidden_size": 896,
         "num_hidden_layers": 24,
         "num_attention_heads": 14,
@@ -39,6 +46,13 @@ POSITIONS = 4096
 KEPT = ("30m",)
 """A gigabyte would be too much to leave on a disk unasked."""
 SPECIALS = ("<|im_start|>", "<|im_end|>")
+PASSAGES = 32
+"""How many different replies there are."""
+_EMBEDDING_STD = 4.0
+"""Beside layers that write values near 1: the word just read must outweigh them in the head."""
+_HEAD_STD = 0.04
+FIRST_OPENER = 256 + len(SPECIALS)
+_LINE_END = "Ċ"
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -89,37 +103,73 @@ def _build(shape: Mapping[str, Any], folder: Path) -> None:
         options.pop("model_type"),
         **options,
         max_position_embeddings=POSITIONS,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
     )
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, shape["dtype"]))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, shape["dtype"]))
+    model.to_empty(device="cpu")
     vocabulary = prose_vocabulary(shape["vocab_size"])
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() == 2:
-                # Layers must outweigh the embeddings, or tied ones repeat their own token.
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5)
+            else:
+                parameter.fill_(1.0 if "norm" in name else 0.0)
         embeddings = model.get_input_embeddings().weight
-        embeddings.normal_(0.0, 0.02)
-        # Bytes and control tokens get a logit of zero, so that top-k never picks them.
-        embeddings[: 256 + len(SPECIALS)] = 0.0
+        embeddings.normal_(0.0, _EMBEDDING_STD)
+        scaled = embeddings * (_HEAD_STD / _EMBEDDING_STD)
+        head = model.get_output_embeddings().weight
+        first = FIRST_OPENER + PASSAGES
+        # Bytes and control tokens get a logit of zero, so that a reply never holds them.
+        head[:FIRST_OPENER] = 0.0
+        head[first:] = scaled[first - 1 : -1]
+        head[first] = scaled[-1]
+        # The openers are alike after the line that opens a reply; the prompt tips the scales.
+        head[FIRST_OPENER:first].normal_(0.0, _HEAD_STD / 3)
+        head[FIRST_OPENER:first] += scaled[vocabulary.index(_LINE_END)]
+        for number, start in enumerate(_passage_starts(len(vocabulary))):
+            head[start] += scaled[FIRST_OPENER + number]
     model.generation_config = GenerationConfig(**SAMPLING)
     model.save_pretrained(folder)
     _save_tokenizer(vocabulary, folder)
 
 
-def prose_vocabulary(size: int) -> list[str]:
-    """`size` different byte-level tokens: 256 bytes, the specials, then words of prose.
+def _passage_starts(size: int) -> range:
+    """Ids of the words that follow the openers in a vocabulary of `size`."""
+    first = FIRST_OPENER + PASSAGES
+    stride = (size - first) // PASSAGES
+    return range(first, first + PASSAGES * stride, stride)
 
-    One word in nine ends a clause and one in fifteen a sentence, some of them a paragraph.
+
+def passages(name: str, words: int) -> list[str]:
+    """The first `words` words of every reply that the model `name` of `SHAPES` can give."""
+    vocabulary = prose_vocabulary(SHAPES[name]["vocab_size"])
+    return [
+        vocabulary[FIRST_OPENER + number] + _as_text(vocabulary[start : start + words - 1])
+        for number, start in enumerate(_passage_starts(len(vocabulary)))
+    ]
+
+
+def _as_text(tokens: Sequence[str]) -> str:
+    return "".join(tokens).replace("Ġ", " ").replace(_LINE_END, "\n")
+
+
+def prose_vocabulary(size: int) -> list[str]:
+    """`size` different byte-level tokens: 256 bytes, the specials, openers, then words of prose.
+
+    An opener begins a reply, so no space stands before it. One word in nine ends a clause and one
+    in fifteen a sentence, some of them a paragraph.
     """
     from tokenizers.pre_tokenizers import ByteLevel
 
     rng = random.Random(0)
     tokens = dict.fromkeys((*sorted(ByteLevel.alphabet()), *SPECIALS))
+    while len(tokens) < FIRST_OPENER + PASSAGES:
+        tokens.setdefault("".join(rng.choice(s) for s in (_ONSETS, _VOWELS, _ONSETS)).title())
     while len(tokens) < size:
         syllables = rng.choices((1, 2, 3, 4), (3, 5, 3, 1))[0]
         word = "".join(
@@ -131,12 +181,15 @@ def prose_vocabulary(size: int) -> list[str]:
 
 
 def _save_tokenizer(vocabulary: list[str], folder: Path) -> None:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     ids = {token: number for number, token in enumerate(vocabulary)}
-    backend = Tokenizer(models.BPE(vocab=ids, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend = Tokenizer(models.BPE(vocab=ids, merges=[], ignore_merges=True))
+    # A word and the signs behind it are one token, so a reply reads back as its own ids.
+    words = pre_tokenizers.Split(Regex(" "), "merged_with_next")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=SPECIALS[1])

@@ -1,23 +1,20 @@
 """Decode speed in the app, at two terminal sizes, against the same engine without a screen."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from tui_chat.bench.chat import NEW_CHAT, Chat, running_chat
 from tui_chat.bench.harness import BenchError, Measure, Report, Row, Setup, compare, interleave
 from tui_chat.bench.models import random_model
-from tui_chat.bench.terminal import private_environment
+from tui_chat.bench.workers import running_worker
 from tui_chat.types import Message, Mode
 
 SIZES = ((80, 24), (200, 60))
 TOKENS = {"0.5b": 160, "30m": 600}
+RUNS = 5
 TARGETS = {"0.5b": 0.95, "30m": 0.88}
 Prompts = Callable[[], str]
 
@@ -32,8 +29,8 @@ def measure(setup: Setup, report: Report) -> Iterator[Row]:
         yield from _rows(Path(setup.model).name, setup.model, setup, report)
         return
     for shape in setup.shapes:
-        with random_model(shape, report) as folder:
-            yield from _rows(shape, str(folder), setup, report)
+        folder = setup.kept.get(shape, partial(random_model, shape, report))
+        yield from _rows(shape, str(folder), setup, report)
 
 
 def _rows(name: str, model: str, setup: Setup, report: Report) -> Iterator[Row]:
@@ -44,14 +41,21 @@ def _rows(name: str, model: str, setup: Setup, report: Report) -> Iterator[Row]:
         return f"Tell me story number {next(numbers)}, as long as you can."
 
     with ExitStack() as stack:
-        headless = stack.enter_context(_headless(model, tokens))
-        measures: dict[str, Measure] = {"headless": lambda: headless(prompt())}
+        worker = stack.enter_context(running_worker("our", model))
+
+        def headless() -> float:
+            answer = worker.ask(messages=[("user", prompt())], settings={"max_new_tokens": tokens})
+            return float(answer["tokens_per_second"])
+
+        measures: dict[str, Measure] = {"headless": headless}
         for columns, lines in SIZES:
             options = ["--model", model, "--mode", str(Mode.SPEED), "--max-new-tokens", str(tokens)]
             chat = stack.enter_context(running_chat(options, columns=columns, lines=lines))
             measures[f"{columns}x{lines}"] = _in_app(chat, prompt)
-        found = interleave(measures, setup.runs, lambda line: report(f"{name} {line} tokens/s"))
-    target = f"target: a ratio of {TARGETS[name]} at least; " if name in TARGETS else ""
+        found = interleave(
+            measures, setup.runs or RUNS, lambda line: report(f"{name} {line} tokens/s")
+        )
+    target = f", target {TARGETS[name]} at least" if name in TARGETS else ""
     for columns, lines in SIZES:
         size = f"{columns}x{lines}"
         yield compare(
@@ -59,7 +63,7 @@ def _rows(name: str, model: str, setup: Setup, report: Report) -> Iterator[Row]:
             found["headless"],
             found[size],
             unit="tokens/s",
-            note=f"{target}replies of {tokens} tokens",
+            note=f"ratio: after/before{target}; replies of {tokens} tokens",
         )
 
 
@@ -77,40 +81,3 @@ def _rate(message: Message) -> float:
     if message.status != "complete" or not rate:
         raise BenchError(f"A reply in the app failed: {message.error or message.status}")
     return rate
-
-
-@contextmanager
-def _headless(model: str, tokens: int) -> Iterator[Callable[[str], float]]:
-    """The engine in a process of its own; yields what turns a prompt into tokens per second."""
-    with tempfile.TemporaryDirectory(prefix="tui-chat-bench-") as home:
-        command = [sys.executable, "-m", "tui_chat.bench.headless_worker", "--model", model]
-        worker = subprocess.Popen(
-            [*command, "--max-new-tokens", str(tokens)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=private_environment(Path(home)),
-        )
-        try:
-            yield lambda prompt: _ask(worker, prompt)
-        finally:
-            worker.kill()
-            worker.communicate()
-
-
-def _ask(worker: "subprocess.Popen[str]", prompt: str) -> float:
-    if worker.stdin is None or worker.stdout is None:
-        raise BenchError("The headless engine has no pipes.")
-    try:
-        worker.stdin.write(json.dumps(prompt) + "\n")
-        worker.stdin.flush()
-    except OSError:
-        raise BenchError("The headless engine ended; its error is above.") from None
-    line = worker.stdout.readline()
-    if not line:
-        raise BenchError("The headless engine ended; its error is above.")
-    answer: dict[str, Any] = json.loads(line)
-    if answer["error"]:
-        raise BenchError(f"The headless reply failed: {answer['error']}")
-    metrics = answer["metrics"]
-    return float((metrics["completion_tokens"] - 1) / metrics["decode_seconds"])
