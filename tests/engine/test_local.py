@@ -105,6 +105,43 @@ def test_cache_survives_a_change_of_settings() -> None:
     assert finished.metrics.cached_tokens == finished.metrics.prompt_tokens - 1
 
 
+def switching(*settings: GenerationSettings, every: int) -> Callable[[], GenerationSettings]:
+    """What an engine asks for its settings: the next ones after so many tokens."""
+    asked = -2  # once for the reply, then once for each token
+
+    def poll() -> GenerationSettings:
+        nonlocal asked
+        asked += 1
+        return settings[max(0, asked) // every % len(settings)]
+
+    return poll
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_next"])
+def test_mode_may_change_in_the_middle_of_a_reply_without_a_new_prefill(kind: str) -> None:
+    fast = replace(GREEDY, speculation=True)
+    careful = replace(GREEDY, repetition_penalty=1.3, no_repeat_ngram_size=2)
+    engine = make_engine(kind)
+    before = run(engine, QUESTION, replace(fast, max_new_tokens=8))[1].new_ids
+
+    events = list(engine.stream(QUESTION, switching(fast, careful, every=8), threading.Event()))
+
+    finished = events[-1]
+    assert isinstance(finished, GenerationFinished)
+    assert finished.new_ids[:8] == before
+    assert len(finished.new_ids) == 24
+    assert len([e for e in events if isinstance(e, PrefillProgress)]) <= 2
+    # The careful part is what a careful reply goes on with after the first eight tokens.
+    text = engine._tokenizer.hf.decode(before)
+    going_on = make_engine(kind)
+    going_on._last_ids = (finished.prompt_ids, before)
+    _, rest, _ = run(
+        going_on, [*QUESTION, message("assistant", text)], replace(careful, max_new_tokens=8)
+    )
+    assert finished.new_ids[8:16] == rest.new_ids
+    assert run(engine, QUESTION)[1].new_ids == run(make_engine(kind), QUESTION)[1].new_ids
+
+
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_next"])
 def test_cancelled_reply_leaves_a_cache_that_can_be_used(kind: str) -> None:
     engine = make_engine(kind)
@@ -218,6 +255,60 @@ def test_metrics_add_up() -> None:
     progress = [event for event in events if isinstance(event, PrefillProgress)]
     assert progress[0] == PrefillProgress(0, metrics.prompt_tokens)
     assert progress[-1] == PrefillProgress(metrics.prompt_tokens, metrics.prompt_tokens)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("cut", [1, 9, 16])
+def test_reply_that_was_cut_goes_on_from_its_last_token(kind: str, cut: int) -> None:
+    whole, expected, _ = run(make_engine(kind), QUESTION)
+    engine = make_engine(kind)
+    begun, first, _ = run(engine, QUESTION, replace(GREEDY, max_new_tokens=cut))
+
+    rest, second, _ = run(
+        engine, [*QUESTION, message("assistant", begun)], replace(GREEDY, max_new_tokens=24 - cut)
+    )
+
+    assert (*first.new_ids, *second.new_ids) == expected.new_ids
+    if not begun.endswith("\ufffd"):  # half a character cannot be shown
+        assert begun + rest == whole
+    assert second.prompt_ids == (*first.prompt_ids, *first.new_ids)
+    assert second.metrics.cached_tokens == second.metrics.prompt_tokens - 1
+
+
+def test_reply_may_go_on_twice_and_its_repetitions_are_known() -> None:
+    careful = replace(GREEDY, repetition_penalty=1.3, no_repeat_ngram_size=2)
+    whole, expected, _ = run(make_engine(), QUESTION, careful)
+    engine = make_engine()
+    text, ids = "", []
+    for count in (7, 5, 12):
+        messages = [*QUESTION, message("assistant", text)] if text else QUESTION
+        more, finished, _ = run(engine, messages, replace(careful, max_new_tokens=count))
+        text += more
+        ids += finished.new_ids
+
+    assert tuple(ids) == expected.new_ids
+    assert text == whole
+
+
+def test_words_of_a_reply_that_goes_on_are_kept_apart() -> None:
+    """Metaspace tokenizers drop the space before the first word of a text."""
+    tokenizer = metaspace_tokenizer()
+    engine = make_engine(tokenizer=tokenizer, model=tiny_model(vocab_size=700))
+    words = tokenizer.encode("Hello world the quick brown fox", add_special_tokens=False)
+    at = 0
+
+    def spell(logits: torch.Tensor) -> torch.Tensor:
+        logits[..., words[at]] = 1e4
+        return logits
+
+    Planted(engine, 0, spell)
+    text = ""
+    for at in range(len(words)):  # noqa: B007
+        messages = talk("Hello", text) if text else talk("Hello")
+        more, _, _ = run(engine, messages, replace(GREEDY, max_new_tokens=1))
+        text += more
+
+    assert text.strip() == "Hello world the quick brown fox"
 
 
 def test_same_seed_gives_the_same_reply_and_another_seed_another() -> None:

@@ -20,7 +20,7 @@ from tui_chat.engine.running_reply import RunningReply, figures_line
 from tui_chat.engine.sampling import Sampler, SamplingSettings
 from tui_chat.engine.speculation import PassCosts, Steps
 from tui_chat.engine.text_stream import TextStream
-from tui_chat.engine.tokenizer import ChatTokenizer
+from tui_chat.engine.tokenizer import ChatTokenizer, EncodedPrompt
 from tui_chat.types import (
     EngineEvent,
     FinishReason,
@@ -34,6 +34,8 @@ from tui_chat.types import (
 logger = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 4
+TEXT_CONTEXT = 4
+"""So many ids of a reply that goes on decide how the next ones are decoded."""
 LOCK_POLL_SECONDS = 0.05
 CLOSE_WAIT_SECONDS = 10.0
 
@@ -62,6 +64,8 @@ class LocalEngine:
         self._cache = PromptCache(loaded.model.config)
         self._costs = PassCosts()
         self._peak = PeakMemory(self._forward.device)
+        self._last_ids: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        """The prompt and the reply that were generated last."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self.warm_up()
@@ -159,7 +163,8 @@ class LocalEngine:
         if self._forward is None:
             raise EngineError("The model was closed; choose one with Ctrl+L.")
         prompt = self._tokenizer.encode(messages)
-        reply.prompt_ids, reply.tokenize_seconds = prompt.token_ids, prompt.seconds
+        reply.prompt_ids, reply.continued_ids = self._as_generated(prompt)
+        reply.tokenize_seconds = prompt.seconds
         reply.started = time.perf_counter()
         room = self.context_window - len(reply.prompt_ids)
         if room < 1:
@@ -173,11 +178,13 @@ class LocalEngine:
             self._forward.device,
             self._tokenizer.is_wordless,
             prompt_ids=reply.prompt_ids,
+            continued=len(reply.continued_ids),
         )
         text = TextStream(
             self._tokenizer,
             in_reasoning=prompt.opens_reasoning,
             stop_strings=(*settings.stop_strings, *self._tokenizer.end_strings),
+            before=self._text_context(reply.continued_ids),
         )
         cache = self._cache.reuse(reply.prompt_ids)
         reply.cached_tokens, reply.cache_note = len(cache.token_ids), self._cache.note
@@ -203,6 +210,7 @@ class LocalEngine:
             max_new_tokens=most,
             is_wordless=self._tokenizer.is_wordless,
             is_cancelled=is_cancelled,
+            earlier=reply.continued_ids,
         )
         try:
             reason = yield from self._write(reply, text, tokens, adapt)
@@ -210,7 +218,32 @@ class LocalEngine:
             reply.drafted_tokens = steps.drafted_tokens
             reply.speculation_note = steps.why_not_speculating
             tokens.close()
+            start = len(reply.prompt_ids) - len(reply.continued_ids)
+            self._last_ids = reply.prompt_ids[:start], (*reply.continued_ids, *reply.new_ids)
         return reason
+
+    def _as_generated(self, prompt: EncodedPrompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of `prompt`, and those of them that are the beginning of the reply.
+
+        A reply that goes on has the ids that it was generated with, for its text may be encoded
+        in another way, and the model goes on from the last id that it chose.
+        """
+        if not prompt.continued:
+            return prompt.token_ids, ()
+        before = prompt.token_ids[: -prompt.continued]
+        encoded = prompt.token_ids[-prompt.continued :]
+        last_prompt, last_reply = self._last_ids
+        decode_ids = self._tokenizer.decode
+        if before == last_prompt and decode_ids(last_reply) == decode_ids(encoded):
+            return (*before, *last_reply), last_reply
+        return prompt.token_ids, encoded
+
+    def _text_context(self, continued_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The last of `continued_ids`, from which on their text is whole characters."""
+        for count in range(min(TEXT_CONTEXT, len(continued_ids)), 0, -1):
+            if "\ufffd" not in self._tokenizer.decode(continued_ids[-count:]):
+                return continued_ids[-count:]
+        return ()
 
     def _write(
         self,

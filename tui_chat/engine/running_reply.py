@@ -12,6 +12,8 @@ class RunningReply:
     """What is known so far of the reply being generated."""
 
     prompt_ids: tuple[int, ...] = ()
+    continued_ids: tuple[int, ...] = ()
+    """Those at the end of the prompt that are the beginning of the reply, where it goes on."""
     new_ids: list[int] = field(default_factory=list)
     cached_tokens: int = 0
     drafted_tokens: int = 0

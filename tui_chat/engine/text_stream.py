@@ -1,5 +1,6 @@
 """Token ids to text as they are generated: whole characters, reasoning apart, stop strings."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from tokenizers.decoders import DecodeStream
@@ -31,15 +32,18 @@ class IdDecoder(Protocol):
 class FastDecoder:
     """Decodes with the tokenizer's own backend in constant time per token."""
 
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, before: Sequence[int] = ()) -> None:
         self._lock = tokenizer.lock
         self._backend: Any = tokenizer.hf._tokenizer
-        self._start()
+        self._start(before)
 
-    def _start(self) -> None:
-        self._stream = DecodeStream(ids=[], skip_special_tokens=True)
-        self._ids: list[int] = []
+    def _start(self, before: Sequence[int] = ()) -> None:
+        self._stream = DecodeStream(ids=list(before), skip_special_tokens=True)
+        self._ids = list(before)
         self._length = 0
+        if before:
+            with self._lock:
+                self._length = len(self._backend.decode(self._ids, skip_special_tokens=True))
 
     def push(self, token_id: int) -> str:
         self._ids.append(token_id)
@@ -74,14 +78,14 @@ class FastDecoder:
 class TailDecoder:
     """Decodes with any tokenizer by decoding the last few ids again for each token."""
 
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._start()
+        self._start(before)
 
-    def _start(self) -> None:
-        self._ids: list[int] = []
+    def _start(self, before: Sequence[int] = ()) -> None:
+        self._ids = list(before)
         self._context = 0
-        self._read = 0
+        self._read = len(before)
 
     def _decode(self, ids: list[int]) -> str:
         with self._tokenizer.lock:
@@ -221,10 +225,20 @@ class TextStream:
         *,
         in_reasoning: bool = False,
         stop_strings: tuple[str, ...] = (),
+        before: Sequence[int] = (),
     ) -> None:
-        """Begin a reply; `in_reasoning` when the prompt already ends with an open `<think>`."""
+        """Begin a reply, or go on with one.
+
+        Args:
+            tokenizer: of the model.
+            in_reasoning: whether the prompt already ends with an open `<think>`.
+            stop_strings: texts that end the reply.
+            before: the last ids of the text that goes on, so that a space is not taken for the
+                one that some tokenizers put before a text.
+        """
         is_fast = hasattr(tokenizer.hf, "_tokenizer")
-        self._decoder: IdDecoder = FastDecoder(tokenizer) if is_fast else TailDecoder(tokenizer)
+        decoder = FastDecoder if is_fast else TailDecoder
+        self._decoder: IdDecoder = decoder(tokenizer, before)
         tags = tokenizer.think_ids
         self._open_id, self._close_id = tags or (-1, -1)
         self._splitter = ReasoningSplitter(in_reasoning=in_reasoning, tags_are_text=tags is None)

@@ -69,6 +69,8 @@ class EncodedPrompt:
     """What rendering the template and encoding the text took."""
     opens_reasoning: bool
     """Whether the template left the reply inside `<think>`."""
+    continued: int = 0
+    """How many of the last ids are the beginning of the reply, which is to go on."""
 
 
 class ChatTokenizer:
@@ -306,7 +308,8 @@ class ChatTokenizer:
         elif content:
             space = self._before_reply
             ids += self._text_ids(content if content.startswith(space) else space + content)
-        return EncodedPrompt(tuple(ids), time.perf_counter() - start, opens_reasoning=opens)
+        continued = len(ids) - len(prompt.token_ids)
+        return EncodedPrompt(tuple(ids), time.perf_counter() - start, opens, continued)
 
     def _tag_ids(self, tag: str) -> list[int]:
         return [self._added[tag]] if self.think_ids else self._text_ids(tag)
