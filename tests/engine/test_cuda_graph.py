@@ -104,7 +104,7 @@ def test_on_a_cuda_device_only_a_cache_that_does_not_fit_is_left_to_refuse() -> 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_plain_layers_are_those_that_hold_the_whole_context(kind: str) -> None:
-    plain = kind in ("llama", "qwen3", "mixtral", "gpt_neox")
+    plain = kind in ("llama", "qwen2", "qwen3", "mixtral", "gpt_neox")
     assert has_plain_layers(tiny_model(kind).config) is plain
 
 

@@ -1,22 +1,30 @@
 """The decoder of the captured step, on the CPU with stand-ins for a graph, on CUDA for real."""
 
+import gc
 import logging
 import math
+import threading
+import weakref
 from collections.abc import Callable, Generator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from test_decode import PROMPT, all_words, drain, never
-from tiny_models import tiny_model
+from tiny_models import GREEDY as GREEDY_REPLY
+from tiny_models import make_engine, run, talk, tiny_model
 
 from tui_chat.engine.base import EngineError
 from tui_chat.engine.cuda_attention import SPLIT_KV, USED_LENGTH
 from tui_chat.engine.cuda_graph import Graph, Record, record_cuda_graph
 from tui_chat.engine.decode import prefill
 from tui_chat.engine.forward import ForwardPass
-from tui_chat.engine.graph_decoder import GraphDecoder
+from tui_chat.engine.graph_decoder import GraphDecoder, eager_note, open_graph_decoder
+from tui_chat.engine.local import LocalEngine
 from tui_chat.engine.sampling import Sampler, SamplingSettings
+from tui_chat.types import GenerationFinished
 
 pytestmark = pytest.mark.engine
 
@@ -520,3 +528,126 @@ def test_a_captured_step_is_what_decodes() -> None:
 
     assert len(graphs) == 1
     assert graphs[0].replays - before == 9
+
+
+def graph_engine(record: Record = RECORD, **options: Any) -> LocalEngine:
+    def opened(forward: ForwardPass, window: int) -> tuple[GraphDecoder | None, str]:
+        return GraphDecoder(forward, window, lambda: PLENTY, record), ""
+
+    return make_engine(model=model_of("llama"), open_graph_decoder=opened, **options)
+
+
+def captured_engine() -> LocalEngine:
+    engine = graph_engine()
+    wait_for_capture(engine)
+    return engine
+
+
+def wait_for_capture(engine: LocalEngine) -> None:
+    for thread in threading.enumerate():
+        if thread.name == "capture":
+            thread.join()
+
+
+def test_the_engine_replies_by_the_captured_step_as_it_does_without() -> None:
+    plain, graph = make_engine(model=model_of("llama")), captured_engine()
+    first, second = talk("Hello"), talk("Hello", "Good", "And then?")
+
+    for messages in (first, second, first):
+        text, finished, _ = run(graph, messages)
+        expected, plainly, _ = run(plain, messages)
+        assert (text, finished.new_ids) == (expected, plainly.new_ids)
+        assert finished.finish_reason == "length"
+        assert finished.metrics.cached_tokens == plainly.metrics.cached_tokens
+    assert graph._graph is not None and graph._graph.is_captured
+    assert graph.notes == plain.notes
+
+
+def test_a_mode_that_changes_in_mid_reply_is_followed() -> None:
+    strict = replace(GREEDY_REPLY, repetition_penalty=3.0, no_repeat_ngram_size=2)
+    found = []
+    for engine in (make_engine(model=model_of("llama")), captured_engine()):
+        answers = iter([GREEDY_REPLY] * 8 + [strict] * 100)
+        events = engine.stream(talk("Hello"), partial(next, answers), threading.Event())
+        finished = list(events)[-1]
+        assert isinstance(finished, GenerationFinished)
+        found.append(finished.new_ids)
+
+    assert found[0] == found[1]
+
+
+def test_why_a_capture_failed_becomes_a_note_of_the_engine() -> None:
+    engine = graph_engine(failing(RuntimeError("operation not permitted")))
+    wait_for_capture(engine)
+
+    assert engine.notes[-1].startswith("Decoding without a CUDA graph: its capture failed")
+    assert run(engine, talk("Hi"))[1].new_ids == run(captured_engine(), talk("Hi"))[1].new_ids
+
+
+def test_why_a_gpu_decodes_the_plain_way_is_a_note_and_the_plain_way_is_taken() -> None:
+    reason = eager_note("LLM.int8 waits for the device in every layer")
+    engine = make_engine(
+        model=model_of("llama"), open_graph_decoder=lambda forward, window: (None, reason)
+    )
+
+    assert engine.notes[-1] == reason
+    assert run(engine, talk("Hi"))[1].new_ids == run(captured_engine(), talk("Hi"))[1].new_ids
+
+
+def test_the_plain_way_is_taken_without_a_word_on_a_cpu() -> None:
+    model = tiny_model()
+    assert open_graph_decoder(ForwardPass(model), WINDOW) == (None, "")
+
+
+def test_drafts_are_not_verified_and_the_figures_say_why() -> None:
+    settings = replace(GREEDY_REPLY, speculation=True)
+
+    finished = run(captured_engine(), talk("again and again and again"), settings)[1]
+
+    assert finished.metrics.drafted_tokens == 0
+    assert finished.metrics.speculation_note == "the step on the GPU takes one token at a time"
+
+
+def test_an_error_is_told_and_the_next_reply_starts_with_an_empty_cache() -> None:
+    engine = graph_engine(failing(RuntimeError("none")))
+    wait_for_capture(engine)
+    expected = run(engine, talk("Hello"))[1].new_ids
+    assert engine._forward is not None
+    layer = engine._forward.model.model.layers[0]
+    hook = layer.register_forward_hook(lambda module, args, output: output * math.nan)
+
+    broken = run(engine, talk("Another"))[1]
+    hook.remove()
+    mended = run(engine, talk("Hello"))[1]
+
+    assert "no valid number" in broken.error
+    assert (mended.new_ids, mended.metrics.cached_tokens) == (expected, 0)
+
+
+def test_closed_engine_frees_model_and_cache() -> None:
+    engine = captured_engine()
+    run(engine, talk("Hello"))
+    assert engine._forward is not None and engine._graph is not None
+    alive = [weakref.ref(engine._forward.model), weakref.ref(engine._graph)]
+
+    engine.close()
+    gc.collect()
+
+    assert [reference() for reference in alive] == [None, None]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_cuda_device_the_step_is_captured_and_flash_attention_taken(
+    dtype: torch.dtype,
+) -> None:
+    model = tiny_model(dtype=dtype).to(DEVICE)
+    decoder, why_eager = open_graph_decoder(ForwardPass(model), WINDOW)
+    assert decoder is not None, why_eager
+
+    decoder.prepare()
+
+    assert decoder.is_captured, decoder.why_eager
+    assert decoder.attention == (USED_LENGTH if dtype == torch.bfloat16 else SPLIT_KV)
+    assert len(reply(decoder, settings=SAMPLED)[0]) == 24

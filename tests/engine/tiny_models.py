@@ -187,8 +187,9 @@ def make_engine(
     model: Any = None,
     context_window: int = 1024,
     dtype: Any = None,
+    **options: Any,
 ) -> LocalEngine:
-    """A real engine on a tiny model."""
+    """A real engine on a tiny model; `options` are those of `LocalEngine`."""
     model = model or tiny_model(kind, dtype=dtype)
     return LocalEngine(
         LoadedModel(
@@ -202,7 +203,8 @@ def make_engine(
             notes=(),
             context_window=context_window,
             weights_bytes=sum(p.nbytes for p in model.parameters()),
-        )
+        ),
+        **options,
     )
 
 

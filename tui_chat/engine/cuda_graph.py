@@ -186,18 +186,19 @@ def capture(step: EagerStep, token_ids: Sequence[int], record: Record) -> Captur
     held = len(token_ids)
     if held + SPARE_STEPS > step.cache.capacity:
         raise NotCaptured("the cache is full")
-    with _Unchanged(step, held):
-        try:
+    try:
+        with _Unchanged(step, held):
             captured = CapturedStep(record(step, step.token.device))
-        except Exception as error:
-            logger.warning("Capturing the decode step failed", exc_info=True)
-            raise NotCaptured(f"its capture failed ({first_line(error)})") from error
-        # A position that is frozen into the graph shows at another one.
-        for place in (held, held // 2):
-            fed = token_ids[place] if place < held else 0
-            if fault := _disproof(step, captured, fed, place):
-                logger.warning("The captured step is not used: %s at token %d", fault, place)
-                raise NotCaptured(f"a replay does not do what the step does ({fault})")
+            # A position that is frozen into the graph shows at another one.
+            for place in (held, held // 2):
+                fed = token_ids[place] if place < held else 0
+                if fault := _disproof(step, captured, fed, place):
+                    raise NotCaptured(f"a replay does not do what the step does ({fault})")
+    except NotCaptured:
+        raise
+    except Exception as error:
+        logger.warning("Capturing the decode step failed", exc_info=True)
+        raise NotCaptured(f"its capture failed ({first_line(error)})") from error
     return captured
 
 

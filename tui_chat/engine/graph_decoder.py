@@ -19,8 +19,10 @@ from tui_chat.engine.cuda_graph import (
     capture,
     choose_attention,
     record_cuda_graph,
+    why_not_graph,
 )
 from tui_chat.engine.decode import LOOP_CHECK_EVERY, is_looping
+from tui_chat.engine.faults import first_line
 from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.prompt_cache import common_prefix
 from tui_chat.engine.sampling import NO_NUMBER, Sampler
@@ -59,8 +61,40 @@ class LateReader:
         return token, bool(is_number), bool(is_settled)
 
 
+def open_graph_decoder(forward: ForwardPass, window: int) -> tuple["GraphDecoder | None", str]:
+    """The decoder for the model of `forward` where it can be captured; else None and a sentence.
+
+    The sentence tells the reader why a GPU decodes the plain way; it is empty on a CPU.
+    """
+    device = forward.device
+    if device.type != "cuda":
+        return None, ""
+
+    def free_bytes() -> int:
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
+
+    reason = why_not_graph(forward.model, window, free_bytes())
+    if not reason:
+        try:
+            return GraphDecoder(forward, window, free_bytes), ""
+        except Exception as error:
+            logger.exception("The decoder of captured steps cannot be set up")
+            reason = f"it cannot be set up ({first_line(error)})"
+    logger.info("%s", eager_note(reason))
+    return None, eager_note(reason)
+
+
+def eager_note(reason: str) -> str:
+    """The sentence for the reader about a `reason` not to decode by a captured step."""
+    return f"Decoding without a CUDA graph: {reason}."
+
+
 class GraphDecoder:
-    """Decodes with a static cache: eagerly at first, by a captured step after `prepare`."""
+    """Decodes with a static cache: eagerly at first, by a captured step after `prepare`.
+
+    `reuse`, `note`, `drop` and `memory_bytes` are as in `PromptCache`.
+    """
 
     def __init__(
         self,
@@ -135,7 +169,7 @@ class GraphDecoder:
         try:
             self._run = capture(self._step, self._held.token_ids, self._record)
         except NotCaptured as reason:
-            self.why_eager = f"Decoding without a CUDA graph: {reason}."
+            self.why_eager = eager_note(str(reason))
             logger.info("%s", self.why_eager)
 
     def reuse(self, prompt_ids: Sequence[int]) -> KVCache:
@@ -163,9 +197,10 @@ class GraphDecoder:
     def drop(self, loss: str = "") -> None:
         """Forget the prompt; `loss` is what the next `note` says.
 
-        The memory stays, because a captured step knows its addresses.
+        The memory stays, because a captured step knows its addresses. It is wiped by the next
+        reply: after some faults the device can only be left alone.
         """
-        self._forget()
+        self._held.is_intact = False
         self._loss = loss
 
     def decode(

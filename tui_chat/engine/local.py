@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import psutil
@@ -13,6 +14,7 @@ import torch
 from tui_chat.engine.base import EngineError, PollSettings
 from tui_chat.engine.decode import decode, prefill
 from tui_chat.engine.forward import ForwardPass
+from tui_chat.engine.graph_decoder import GraphDecoder, open_graph_decoder
 from tui_chat.engine.loader import LoadedModel
 from tui_chat.engine.memory import PeakMemory, device_memory, free_unused
 from tui_chat.engine.prompt_cache import PromptCache
@@ -39,12 +41,20 @@ TEXT_CONTEXT = 4
 LOCK_POLL_SECONDS = 0.05
 CLOSE_WAIT_SECONDS = 10.0
 
+OpenGraphDecoder = Callable[[ForwardPass, int], tuple[GraphDecoder | None, str]]
+"""See `graph_decoder.open_graph_decoder`."""
+
 
 class LocalEngine:
     """An `Engine` on transformers; see `tui_chat.engine.base.Engine` for the contract."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        """Take over a loaded model and run it once, so that the first reply is not slower."""
+    def __init__(
+        self, loaded: LoadedModel, open_graph_decoder: OpenGraphDecoder = open_graph_decoder
+    ) -> None:
+        """Take over a loaded model and run it once, so that the first reply is not slower.
+
+        On CUDA the decode step is captured afterwards, in idle time.
+        """
         self.name = loaded.name
         self.context_window = loaded.context_window
         self.precision = loaded.precision
@@ -61,14 +71,21 @@ class LocalEngine:
         if self.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(decode_threads(_usable_cores()))
         self._forward: ForwardPass | None = ForwardPass(loaded.model)
-        self._cache = PromptCache(loaded.model.config)
+        self._graph, why_eager = open_graph_decoder(self._forward, self.context_window)
+        self.notes += (why_eager,) if why_eager else ()
+        self._cache: PromptCache | GraphDecoder = self._graph or PromptCache(loaded.model.config)
         self._costs = PassCosts()
         self._peak = PeakMemory(self._forward.device)
         self._last_ids: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
         """The prompt and the reply that were generated last."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self.warm_up()
+        if self._graph is None:
+            self.warm_up()
+        else:
+            threading.Thread(
+                target=self._capture, args=(self._graph,), name="capture", daemon=True
+            ).start()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Exact length of the prompt that `messages` render to, from any thread.
@@ -94,6 +111,13 @@ class LocalEngine:
             self._forward(ids[:1], cache)
         except Exception:
             logger.exception("Warm-up failed; the first reply will say why")
+
+    def _capture(self, graph: GraphDecoder) -> None:
+        """Capture the decode step while no reply is generated; the first may be eager."""
+        with self._lock:
+            if not self._closing.is_set():
+                graph.prepare()
+        self.notes += (graph.why_eager,) if graph.why_eager else ()
 
     def stream(
         self,
@@ -145,8 +169,9 @@ class LocalEngine:
         self._closing.set()
         held = self._lock.acquire(timeout=CLOSE_WAIT_SECONDS)
         try:
-            self._forward = None
+            self._forward = self._graph = None
             self._cache.drop()
+            self._cache = PromptCache(None)
             free_unused()
         finally:
             if held:
@@ -202,8 +227,8 @@ class LocalEngine:
                 sampler.change(resolve(settings, self._generation_config))
                 steps.speculates = bool(settings.speculation)
 
-        tokens = decode(
-            steps,
+        run = partial(decode, steps) if self._graph is None else self._graph.decode
+        tokens = run(
             logits,
             sampler,
             end_ids=self._end_ids,

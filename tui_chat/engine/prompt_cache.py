@@ -12,6 +12,7 @@ from transformers.cache_utils import (
 )
 
 from tui_chat.engine.forward import KVCache
+from tui_chat.engine.window_cache import WindowLayer
 
 FULL_ATTENTION = (DynamicLayer,)
 """The kinds of layers that can be cut back to any length."""
@@ -103,6 +104,8 @@ def cut_limit(past_key_values: Any) -> tuple[int, str]:
                 refusal = "a full sliding-window cache cannot be cut back"
         elif isinstance(layer, LinearAttentionCacheLayerMixin):
             return 0, "a recurrent state cannot be cut back"
+        elif isinstance(layer, WindowLayer):
+            return 0, "the step on the GPU takes one token at a time"
         else:
             return 0, "this model's cache cannot be cut back"
     return limit, refusal
