@@ -41,10 +41,12 @@ def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Even
         return EchoEngine(path, spec.echo_rate, spec.context_window)
 
     from tui_chat.engine import hub
-    from tui_chat.engine.checkpoint import read_checkpoint
+    from tui_chat.engine.checkpoint import read_ahead, read_checkpoint
+    from tui_chat.engine.imports import import_transformers, quick_imports
 
     folder = hub.resolve_model(spec, on_progress, cancel)
-    read_checkpoint(folder)  # a refused folder is told before the seconds that torch takes
+    # A refused folder is told before the seconds that torch takes.
+    read_ahead(read_checkpoint(folder))
     name = hub.short_name(spec.model)
 
     def stage(text: str) -> None:
@@ -54,11 +56,13 @@ def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Even
 
     _keep_libraries_quiet()
     stage("importing torch")
-    import torch  # noqa: F401
+    with quick_imports():
+        import torch  # noqa: F401
 
-    stage("importing transformers")
-    from tui_chat.engine.loader import load_model
-    from tui_chat.engine.local import LocalEngine
+        stage("importing transformers")
+        import_transformers()
+        from tui_chat.engine.loader import load_model
+        from tui_chat.engine.local import LocalEngine
 
     stage("looking at the hardware")
     return LocalEngine(load_model(folder, spec, on_progress, cancel, name=name))

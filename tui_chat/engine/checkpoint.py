@@ -3,12 +3,17 @@
 Everything in the folder is untrusted: names of files are only followed inside it.
 """
 
+import contextlib
 import json
 import math
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+
+import psutil
 
 from tui_chat.engine.base import LoadError
 
@@ -231,6 +236,24 @@ def _quantization(config: Mapping[str, Any]) -> str:
     if method == "bitsandbytes":
         return "bitsandbytes 4-bit" if found.get("load_in_4bit") else "bitsandbytes 8-bit"
     return method
+
+
+def read_ahead(checkpoint: Checkpoint) -> None:
+    """Ask the system to read the weights from the disk by now; returns at once.
+
+    Nothing is asked where they would not fit beside what memory already holds.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    if checkpoint.weights_bytes > psutil.virtual_memory().available:
+        return
+
+    def ask() -> None:
+        for shard in checkpoint.shards:
+            with contextlib.suppress(OSError), shard.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    threading.Thread(target=ask, name="read-ahead", daemon=True).start()
 
 
 def is_complete(folder: Path) -> bool:

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from tui_chat.engine.base import LoadCancelled, LoadError, OnProgress
 from tui_chat.engine.checkpoint import Checkpoint, as_gigabytes, read_checkpoint, read_json
 from tui_chat.engine.faults import Fault, causes, config_fault, describe, first_line
 from tui_chat.engine.hardware import Hardware, detect_hardware
+from tui_chat.engine.imports import quick_imports, ranges_on_cpu
 from tui_chat.engine.ladder import Step, needed_package, plan_ladder
 from tui_chat.types import LoadProgress, ModelSpec, Precision, Rung
 
@@ -109,7 +111,8 @@ def load_weights(checkpoint: Checkpoint, config: Any, step: Step) -> tuple[Any, 
     elif step.quantize:
         options["quantization_config"] = transformers.BitsAndBytesConfig(load_in_8bit=True)
     model_class = _model_class(config, checkpoint.folder)
-    model, info = model_class.from_pretrained(checkpoint.folder, **options)
+    with no_init_weights(), ranges_on_cpu():
+        model, info = model_class.from_pretrained(checkpoint.folder, **options)
     return model, info
 
 
@@ -137,9 +140,11 @@ def load_model(
     checkpoint = read_checkpoint(folder)
     _check_package(checkpoint)
     steps = plan_ladder(checkpoint, spec, hardware or detect_hardware())
-    on_progress(LoadProgress("reading tokenizer", detail=name))
+    on_progress(LoadProgress("importing the model's class", detail=name))
     config = _read_config(folder)
     _model_class(config, folder)
+    _check_cancel(cancel, name)
+    on_progress(LoadProgress("reading tokenizer", detail=name))
     tokenizer = _read_tokenizer(folder)
     _check_cancel(cancel, name)
     climb = _Climb(checkpoint, config, on_progress, cancel, name, load_weights)
@@ -303,6 +308,8 @@ def _model_class(config: Any, folder: Path) -> Any:
         (auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, transformers.AutoModelForImageTextToText),
     ):
         if type(config) in mapping:
+            with quick_imports():
+                mapping[type(config)]
             return kind
     raise LoadError(f"{folder} is not a text-generation model; choose a chat model.")
 
