@@ -1,8 +1,10 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
@@ -10,9 +12,10 @@ from textual.events import Key
 from textual.pilot import Pilot
 
 from tui_chat.config import Config
-from tui_chat.types import GenerationSettings, Mode, Role
+from tui_chat.engine.echo import EchoEngine
+from tui_chat.types import EngineEvent, GenerationFinished, GenerationSettings, Mode, Role
 from tui_chat.ui.app import TuiChat
-from tui_chat.ui.ink import OneLine
+from tui_chat.ui.ink import InkText, OneLine
 from tui_chat.ui.message_view import AssistantTurn, Reply
 from tui_chat.ui.user_turn import UserTurn
 
@@ -100,6 +103,46 @@ async def test_the_figures_stand_under_the_reply(make_app: MakeApp) -> None:
         line = next(row for row in shown(app).splitlines() if "tokenize" in row)
         assert f"{message.metrics.completion_tokens:,} tok" in line
         assert "prefill" in line and "tok/s" in line and line.rstrip().endswith("speed")
+
+
+async def test_context_tells_all_figures_of_the_last_reply_at_any_width(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "one")
+        await ask(pilot, "two")
+        await command(pilot, "/context")
+        await until(pilot, lambda: "last reply:" in shown(app))
+        words = " ".join(shown(app).partition("last reply:")[2].split())
+        for figure in ("tokenize", "prefill", "(reused", "total", "tok/s · speed"):
+            assert figure in words
+        assert words.index("tok/s") < words.index("total")
+
+
+async def test_what_a_model_could_not_do_for_a_reply_is_said_once(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        engine = app.chat.session.engine
+        assert isinstance(engine, EchoEngine)
+        plain = engine.stream
+
+        def noting(*arguments: Any) -> Iterator[EngineEvent]:
+            for event in plain(*arguments):
+                if isinstance(event, GenerationFinished):
+                    metrics = replace(event.metrics, cache_note="a full window cannot be cut back")
+                    event = replace(event, metrics=metrics)
+                yield event
+
+        engine.stream = noting  # type: ignore[method-assign]
+        await ask(pilot, "one")
+        await ask(pilot, "two")
+        sentence = "the whole prompt was read again: a full window cannot be cut back"
+        await command(pilot, "/context")
+        page = "\n".join(str(line.render()) for line in app.screen.query(InkText))
+        assert page.count(sentence) == 1
 
 
 async def test_a_prompt_sent_while_the_model_loads_runs_when_it_is_ready(

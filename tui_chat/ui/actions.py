@@ -256,6 +256,8 @@ class Actions:
         await self.app.chat.notice(shown)
 
     async def do_context(self, _: str | None) -> None:
+        from tui_chat.ui.message_view import metrics_lines
+
         plan = self.app.chat.session.plan()
         if plan is None:
             self.tell("The model is still loading.")
@@ -273,6 +275,9 @@ class Actions:
         parts.append(("m", f"\n{plan.reserved_tokens:,} are kept for the reply, {room:,} are free"))
         if gone:
             parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
+        last = self.app.chat.session.conversation.messages[-1:]
+        if last and last[0].metrics is not None:
+            parts += [("m", "\nlast reply: "), *metrics_lines(last[0])[0]]
         await self.app.chat.notice(parts)
 
     async def do_model(self, argument: str | None) -> None:

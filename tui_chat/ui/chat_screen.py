@@ -28,6 +28,7 @@ from tui_chat.types import (
     PrefillProgress,
     ReplyEvent,
     ReplyFinished,
+    ReplyMetrics,
     ReplyStarted,
     Role,
     TextDelta,
@@ -84,6 +85,7 @@ class ChatScreen(Screen[None]):
         self._count_chats = count_chats
         self._model_name = model_name
         self._cancel: Event | None = None
+        self._told: set[tuple[str, str]] = set()
         self._queue: list[tuple[str, UserTurn]] = []
         self._painter: ReplyPainter | None = None
         self._count_timer: Timer | None = None
@@ -167,6 +169,7 @@ class ChatScreen(Screen[None]):
     async def model_ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""
         self.load_progress = None
+        self._told.clear()
         fresh = bool(self.query("#load-line"))
         if fresh:
             self.query_one("#load-line", OneLine).show([[("ok", "ready")]])
@@ -365,7 +368,20 @@ class ChatScreen(Screen[None]):
                 metrics = finished.message.metrics
                 if metrics is not None and metrics.completion_tokens >= 8:
                     self.update_status(tokens_per_second=metrics.tokens_per_second)
+                if metrics is not None:
+                    await self._tell_notes(metrics)
                 await self._end_reply()
+
+    async def _tell_notes(self, metrics: ReplyMetrics) -> None:
+        """Say once for each model what it could not do for a reply, and why."""
+        notes = {
+            "the whole prompt was read again": metrics.cache_note,
+            "no drafts were verified": metrics.speculation_note,
+        }
+        for what, why in notes.items():
+            if why and (what, why) not in self._told:
+                self._told.add((what, why))
+                await self.notice([("m", f"{what}: {why}")])
 
     @on(ReplyCrashed)
     async def _reply_crashed(self, message: ReplyCrashed) -> None:

@@ -152,13 +152,16 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
     """
     metrics = message.metrics or ReplyMetrics()
     new = metrics.prompt_tokens - metrics.cached_tokens
-    of = f" (reused {metrics.cached_tokens:,} of {metrics.prompt_tokens:,})"
-    reused = of if metrics.cached_tokens else ""
+    read = f"prefill {new:,} tok"
+    if metrics.cached_tokens:
+        of = f"(reused {metrics.cached_tokens:,} of {metrics.prompt_tokens:,})"
+        read = f"prefill {new:,} {of}"
     tokenize = f"tokenize {seconds(metrics.tokenize_seconds)} · "
     prefill = seconds(metrics.prefill_seconds)
     prefill_rate = f" {metrics.prompt_tokens_per_second:,.0f} tok/s" if new >= 8 else ""
     written = f"{metrics.completion_tokens:,} tok"
     decode = f"{'decode' if prefix else written} {seconds(metrics.decode_seconds)} · "
+    drafted = f"{metrics.drafted_tokens:,} drafted · " if metrics.drafted_tokens else ""
     rate = f"{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
     modes = " then ".join(message.modes) or message.mode or ""
     tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {modes}" if modes else ""))
@@ -170,12 +173,13 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
         whole, short = f"{parts}, the last: ", f"{parts} · "
     total = f"total {seconds(metrics.total_seconds)} · "
     heads = (
-        f"{whole}{tokenize}prefill {new:,} tok{reused} {prefill}{prefill_rate} · {decode}{total}",
-        f"{whole}{tokenize}prefill {new:,}{reused} {prefill} · {decode}{total}",
-        f"{whole}{tokenize}prefill {new:,}{reused} {prefill} · {decode}",
-        f"{whole}prefill {new:,}{reused} {prefill} · {decode}",
-        f"prefill {new:,}{reused} {prefill} · {short}",
-        f"prefill {new:,}{reused} · {short}",
+        f"{whole}{tokenize}{read} {prefill}{prefill_rate} · {decode}{drafted}{total}",
+        f"{whole}{tokenize}{read} {prefill} · {decode}{drafted}{total}",
+        f"{whole}{tokenize}{read} {prefill} · {decode}{total}",
+        f"{whole}{tokenize}{read} {prefill} · {decode}",
+        f"{whole}{read} {prefill} · {decode}",
+        f"{read} {prefill} · {short}",
+        f"{read} · {short}",
         short,
     )
     return [[*prefix, ("m", head), *tail] for head in heads]
