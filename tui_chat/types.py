@@ -112,6 +112,10 @@ class Message:
     error: str = ""
     """One sentence for the reader when `status` is "failed"."""
     model: str = ""
+    revision: str = ""
+    """Commit of the model on the hub; empty for a folder and for what was typed."""
+    tokenizer_id: str = ""
+    """Tokenizer and chat template that the prompt was made with; empty for what was typed."""
     mode: Mode | None = None
     """The mode at the end of the reply."""
     modes: tuple[Mode, ...] = ()

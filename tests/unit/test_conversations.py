@@ -75,6 +75,8 @@ def test_conversation_reads_back_with_every_field(store: ConversationStore, tmp_
         finish_reason="error",
         error="Out of memory.",
         model="guide",
+        revision="4af31bc",
+        tokenizer_id="K:1f",
         mode=Mode.ACCURACY,
         seed=2**63,
         token_count=7,

@@ -347,6 +347,17 @@ def test_the_seed_of_every_reply_is_stored_and_was_the_one_used(tmp_path: Path) 
     assert engine.settings[0].seed == reply.seed
 
 
+def test_a_reply_is_stored_with_the_model_revision_and_template_that_wrote_it(
+    tmp_path: Path,
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("text"), STOPPED)
+    engine.revision, engine.tokenizer_id = "4af31bc", "template"
+    log = MemoryLog()
+    ask(Session(engine, log))
+    reply = log.conversation.messages[-1]
+    assert (reply.model, reply.revision, reply.tokenizer_id) == (engine.name, "4af31bc", "template")
+
+
 def test_a_mode_that_is_switched_while_a_reply_runs_holds_from_the_next_token_on(
     tmp_path: Path, store: ConversationStore, log: ConversationLog
 ) -> None:

@@ -209,6 +209,8 @@ class Session:
             created_at=datetime.now(UTC),
             parent_id=messages[-1].id,
             model=engine.name,
+            revision=engine.revision,
+            tokenizer_id=engine.tokenizer_id,
             mode=settings.mode,
             seed=settings.seed,
         )
@@ -234,6 +236,8 @@ class Session:
             cut_tail="",
             status="complete",  # a reply that was stopped while it reasoned would not be sent
             model=engine.name,
+            revision=engine.revision,
+            tokenizer_id=engine.tokenizer_id,
         )
         try:
             plan = self._plan(engine, (*messages[:-1], whole))

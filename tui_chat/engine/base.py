@@ -36,6 +36,8 @@ class Engine(Protocol):
 
     name: str
     """Short name of the model for the screen."""
+    revision: str
+    """Commit of the model on the hub; empty for a folder and for the scripted engine."""
     context_window: int
     """Tokens that prompt and reply may have together."""
     tokenizer_id: str

@@ -38,6 +38,7 @@ class EchoEngine:
         LoadError: the file is missing or not UTF-8 text.
     """
 
+    revision = ""
     tokenizer_id = "echo"
     exact_counts = False
     precision = Precision.CPU

@@ -56,6 +56,7 @@ class LocalEngine:
         On CUDA the decode step is captured afterwards, in idle time.
         """
         self.name = loaded.name
+        self.revision = loaded.revision
         self.context_window = loaded.context_window
         self.precision = loaded.precision
         self.device = loaded.device
