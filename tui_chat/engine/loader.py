@@ -110,8 +110,6 @@ def load_weights(checkpoint: Checkpoint, config: Any, step: Step) -> tuple[Any, 
             bnb_4bit_compute_dtype=options["dtype"],
             bnb_4bit_use_double_quant=True,
         )
-    elif step.quantize and step.device == "cpu":
-        return _load_int8(checkpoint, config, options, report)
     elif step.quantize:
         options["quantization_config"] = transformers.BitsAndBytesConfig(load_in_8bit=True)
     model_class = _model_class(config, checkpoint.folder)
@@ -194,16 +192,11 @@ class _Climb:
     def run(self, steps: tuple[Step, ...]) -> tuple[Any, Step]:
         """The model of the first rung that works, and that rung."""
         exhausted: Step | None = None
-        is_short = False
         for step in steps:
             obstacle = step.obstacle
-            if step.for_want_of_memory and not is_short:
-                continue
             if exhausted and step.device == exhausted.device and not obstacle:
-                if step.needed_bytes >= exhausted.needed_bytes:
-                    obstacle = f"{exhausted.precision} ran out of memory, and this needs more."
+                obstacle = f"{exhausted.precision} ran out of memory, and this needs more."
             if obstacle:
-                is_short = is_short or step.is_short
                 self.rungs.append(Rung(step.precision, False, obstacle))
                 continue
             started = time.perf_counter()
@@ -218,17 +211,10 @@ class _Climb:
             if fault.kind == "model":
                 raise LoadError(fault.sentence)
             if fault.kind == "memory":
-                exhausted, is_short = step, True
+                exhausted = step
             self.rungs.append(Rung(step.precision, False, fault.sentence, seconds))
         last = self.rungs[-1]
-        reason = last.reason
-        if is_short:
-            advice = " or --precision 4-bit" if len(steps) == 1 and self._may_shrink(steps[0]) else ""
-            reason = f"{reason.rstrip('.')}; choose a smaller model{advice}."
-        raise LoadError(f"{self._name} does not load ({last.precision}): {reason}")
-
-    def _may_shrink(self, step: Step) -> bool:
-        return step.precision is not Precision.INT4 and not self._checkpoint.quantization
+        raise LoadError(f"{self._name} does not load ({last.precision}): {last.reason}")
 
     def _try(self, step: Step) -> tuple[Any, Fault | None]:
         """The model, or why there is none: an exception kept would keep the model alive."""
