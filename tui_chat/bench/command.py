@@ -68,6 +68,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     ),
     _generation("turns", "measure_turns", "whole turns, end to end"),
     Benchmark("llama.cpp", "peers", "decode speed against llama.cpp, where it is installed"),
+    Benchmark("gpu", "gpu", "the captured step of a CUDA device, against generate", False),
     Benchmark("load", "load", "fresh process to first token, against from_pretrained"),
     Benchmark("first-frame", "first_frame", "start to the first frame, against a bare Textual app"),
     Benchmark(
