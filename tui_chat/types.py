@@ -290,7 +290,7 @@ class ReplyStarted:
 
     plan: ContextPlan
     message_id: str
-    """Id of the reply to come."""
+    """Id of the reply to come, or of the one that is continued."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,10 +111,9 @@ def test_a_shorter_fence_inside_a_longer_one_does_not_close_it() -> None:
 @pytest.mark.parametrize(
     "opening",
     [
-        "assistant\n",
+        *OPENING_TAGS,
         "Assistant: ",
         "\n\nassistant\n\n",
-        "<|im_start|>assistant\n",
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
         " ",
         "\n \n",

@@ -593,6 +593,7 @@ def test_a_kill_while_a_reply_is_continued_keeps_what_there_was_and_what_came(
     killed = killed_at(tmp_path / "conversations", log)
     assert killed.content == "One two three four"
     assert (killed.id, killed.status, killed.is_cut) == (cut.id, "interrupted", True)
+    assert (killed.finish_reason, killed.metrics, killed.continuations) == (None, None, 1)
     events.close()
 
 

@@ -232,7 +232,6 @@ class ReplyStream:
             modes=tuple(modes) if len(modes) > 1 else (),
             token_count=tokens,
             metrics=finished.metrics if finished else None,
-            continuations=cut.continuations + 1 if cut else 0,
         )
 
 

@@ -238,6 +238,11 @@ class Session:
             model=engine.name,
             revision=engine.revision,
             tokenizer_id=engine.tokenizer_id,
+            finish_reason=None,
+            error="",
+            token_count=None,
+            metrics=None,
+            continuations=cut.continuations + 1,
         )
         try:
             plan = self._plan(engine, (*messages[:-1], whole))
@@ -251,7 +256,7 @@ class Session:
                 "cannot be continued; ask for the rest in a new message."
             )
         if cut.seed is not None:
-            settings.seed = (cut.seed + cut.continuations + 1) % 2**63
+            settings.seed = (cut.seed + whole.continuations) % 2**63
         yield from self._run(engine, plan, self._stream(whole, settings, cut), settings, cancel)
 
     def _stream(
