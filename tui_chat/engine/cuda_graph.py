@@ -71,7 +71,6 @@ def why_not_graph(model: Any, window: int, free_bytes: int) -> str:
     mixture = any("experts" in name.split(".") for name, _ in model.named_modules())
     # `batched_mm` picks the experts on the device; all others count tokens on the host.
     routes_on_host = getattr(config, "_experts_implementation", None) != "batched_mm"
-    attention = getattr(model.config, "_attn_implementation", None)
     reasons = {
         "it also reads images or sound": config is not model.config,
         "its sliding-window or recurrent layers keep their length on the host": (
@@ -83,7 +82,6 @@ def why_not_graph(model: Any, window: int, free_bytes: int) -> str:
         ),
         "LLM.int8 waits for the device in every layer": getattr(model, "is_loaded_in_8bit", False),
         "its forward pass depends on the data": not getattr(model, "_can_compile_fullgraph", False),
-        "its attention is its own": attention not in attentions(model),
         "it is spread over several devices": is_spread,
         "there is no CUDA device": torch.device(model.device).type != "cuda",
     }

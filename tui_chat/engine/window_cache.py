@@ -23,6 +23,8 @@ GROWTH_SHARE = 0.9
 class WindowLayer(StaticLayer):  # type: ignore[misc]
     """Keys and values of one layer at addresses that never change."""
 
+    is_croppable = False
+
     def __init__(self, owner: "WindowCache", is_last: bool) -> None:
         super().__init__(max_cache_len=owner.capacity)
         self.cumulative_length = owner.length
@@ -67,6 +69,14 @@ class WindowLayer(StaticLayer):  # type: ignore[misc]
             self._owner.start += count
             self._owner.length.add_(count)
         return keys, values
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Not for one layer: they share their length.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("the layers of a WindowCache are rewound together")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """How many keys `update` returns, and the position of the first."""
