@@ -274,6 +274,21 @@ async def test_a_stored_reply_that_was_cut_in_a_code_block_is_continued_in_the_b
         assert len(app.screen.query("Fence")) == 1
 
 
+async def test_an_unfinished_sentence_that_is_held_back_comes_with_the_continuation(
+    make_app: MakeApp,
+) -> None:
+    script = "One is done. Two is not done yet."
+    app = make_app(reply=script, config=replace(short_replies(5), trim_incomplete=True))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "go")
+        assert app.screen.query_one(Reply).source == "One is done."
+        await pilot.press("f4")
+        await until(
+            pilot, lambda: app.screen.query_one(Reply).source == script and not app.chat.busy
+        )
+
+
 async def test_nothing_is_offered_under_a_reply_that_is_no_longer_the_last(
     make_app: MakeApp,
 ) -> None:
