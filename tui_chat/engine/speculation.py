@@ -18,14 +18,14 @@ DRAFT_SIZES = (3, 7, 15)
 """Lengths of drafts; few, because every number of rows has its own cost to learn."""
 WORTHWHILE = 1.1
 """The gain that must be expected before drafts are verified."""
-LOSS_STEPS, LOSS_SHARE = 1.0, 0.02
-"""What failed drafts of one reply may cost: one step, and 2 % of the time spent."""
+LOSS_STEPS, LOSS_SHARE = 1.5, 0.02
+"""What drafts may lose in one reply, all told: one and a half steps, and 2 % of its time."""
 ASSUMED_COST_PER_ROW = 0.1
 """What one row more is assumed to cost, in steps, until it was measured."""
 STALE_AFTER = 512
 """Forward passes after which a cost that looked too high is tried again."""
 _CLASS_STARTS = (3, 4, 8, 16)
-_CLASS_PRIORS = (0.2, 0.35, 0.6, 0.85, 0.95)
+_CLASS_PRIORS = (0.1, 0.2, 0.5, 0.8, 0.95)
 """Chance that the next token is as foretold, by how many tokens matched so far: 2, 3, 4 …"""
 _PRIOR_WEIGHT, _MEMORY = 2.0, 0.95
 
@@ -236,14 +236,16 @@ class Steps:
         if lookup is None or not lookup.matched:
             return 0
         step = self._costs.step()
-        if not step or self._lost > LOSS_STEPS * step + LOSS_SHARE * self._spent:
-            return 0
+        may_lose = LOSS_STEPS * step + LOSS_SHARE * self._spent - self._lost
         room = self._most_ids - len(self._cache.token_ids) - 1
         for count in DRAFT_SIZES:
             if count > room:
                 break
-            tokens = self._acceptance.expected_tokens(lookup.matched, count)
-            if (here := tokens * step / self._costs.of(1 + count)) > gain:
+            cost = self._costs.of(1 + count)
+            if not step or cost - step > may_lose:
+                continue
+            here = self._acceptance.expected_tokens(lookup.matched, count) * step / cost
+            if here > gain:
                 best, gain = count, here
         return best
 
