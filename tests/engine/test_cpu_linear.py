@@ -2,15 +2,9 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
-from tui_chat.engine import cpu_linear
 from tui_chat.engine.cpu_linear import WIDEN_FROM_ROWS, widen_products
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture(autouse=True)
-def old_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_linear, "_has_bfloat16", lambda: False)
 
 
 @pytest.mark.parametrize("rows", [1, WIDEN_FROM_ROWS - 1, WIDEN_FROM_ROWS, 40])
@@ -32,9 +26,3 @@ def test_widened_products_are_the_rounded_exact_ones(rows: int, bias: bool) -> N
 
 def test_float32_models_are_left_alone() -> None:
     assert widen_products(tiny_model()) == 0
-
-
-def test_cpu_that_computes_bfloat16_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_linear, "_has_bfloat16", lambda: True)
-
-    assert widen_products(tiny_model(dtype=torch.bfloat16)) == 0

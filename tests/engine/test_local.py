@@ -23,7 +23,7 @@ from tiny_models import (
     tiny_model,
 )
 
-from tui_chat.engine.local import LocalEngine, decode_threads, end_ids, resolve
+from tui_chat.engine.local import LocalEngine, end_ids, resolve
 from tui_chat.types import (
     GenerationFinished,
     GenerationSettings,
@@ -564,8 +564,3 @@ def test_a_temperature_alone_means_sampling_and_nothing_means_greedy() -> None:
 
     assert resolve(GenerationSettings(temperature=0.7), config).do_sample
     assert not resolve(GenerationSettings(), config).do_sample
-
-
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 3), (6, 6), (64, 64)])
-def test_small_machines_keep_a_core_for_the_screen(cores: int, threads: int) -> None:
-    assert decode_threads(cores) == threads

@@ -48,17 +48,23 @@ AttentionInterface.register(PACKED, packed_attention)
 AttentionMaskInterface.register(PACKED, sdpa_mask)
 
 
-def use_packed_attention(model: Any) -> bool:
-    """Switch `model` to packed attention where it applies: sdpa with grouped queries.
+def grouping(model: Any) -> tuple[int, int, int] | None:
+    """Query heads, key-value heads and head width, where packing applies to `model`.
 
-    Returns whether it was switched.
+    It does with sdpa and fewer key-value heads than query heads.
     """
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", None)
     groups = getattr(config, "num_key_value_heads", None)
     if not heads or not groups or heads == groups:
-        return False
-    if getattr(model.config, "_attn_implementation", "") != "sdpa":
-        return False
-    model.set_attn_implementation(PACKED)
-    return True
+        return None
+    if getattr(model.config, "_attn_implementation", "") not in ("sdpa", PACKED):
+        return None
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, groups, width
+
+
+def use_packed_attention(model: Any) -> None:
+    """Switch `model` to packed attention if that applies to it."""
+    if grouping(model) is not None:
+        model.set_attn_implementation(PACKED)

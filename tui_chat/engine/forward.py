@@ -1,8 +1,9 @@
 """The forward pass: new ids and a KV cache in, logits out, the fast way for this device."""
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,20 @@ import torch
 from torch import Tensor
 
 from tui_chat.engine.attention import use_packed_attention
+from tui_chat.engine.calibration import CpuPlan, assumed_plan, without_onednn
 from tui_chat.engine.cpu_linear import widen_products
+from tui_chat.engine.growing_cache import grows_only
+from tui_chat.engine.single_step import SingleStep, single_step
+from tui_chat.engine.threads import ThreadTuner, decode_candidates, usable_cores, use_threads
+
+logger = logging.getLogger(__name__)
 
 CPU_CHUNK = 512
 GPU_CHUNK = 2048
+FEW_ROWS = 2
+"""So many bfloat16 rows are still faster without oneDNN where one is."""
+STEP_TOLERANCE = 0.1
+"""How far the written-out step may be off, in standard deviations of the logits."""
 
 
 @dataclass(slots=True)
@@ -31,20 +42,25 @@ class KVCache:
 class ForwardPass:
     """Runs a causal LM over new ids and a cache, the fast way for this device."""
 
-    def __init__(self, model: Any) -> None:
-        """Prepare `model` (transformers, eval mode); on a CPU its layers may be switched."""
+    def __init__(self, model: Any, plan: CpuPlan | None = None) -> None:
+        """Prepare `model` (transformers, eval mode).
+
+        On a CPU its attention and layers may be switched, as `plan` says (what is usually best
+        if there is none), and the weights of small models fused.
+        """
         self.model = model
-        parameters = inspect.signature(model.forward).parameters
         self.device = torch.device(model.device)
         is_cpu = self.device.type == "cpu"
         self.chunk = CPU_CHUNK if is_cpu else GPU_CHUNK
         self._cache_name = cache_argument(model)
-        self._takes_keep = "logits_to_keep" in parameters
-        # oneDNN multiplies one or two bfloat16 rows at half the speed of torch's own kernel.
-        self._avoids_onednn = is_cpu and model.dtype == torch.bfloat16
-        if is_cpu:
-            use_packed_attention(model)
-            widen_products(model)
+        self._takes_keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.plan = (plan or assumed_plan(model)) if is_cpu else None
+        """How the CPU runs the model; None on other devices."""
+        self._step: SingleStep | None = None
+        self._is_step_checked = False
+        self._tuner: ThreadTuner | None = None
+        if self.plan is not None:
+            self._follow(self.plan)
 
     def __call__(self, token_ids: Sequence[int], cache: KVCache) -> Tensor:
         """Append `token_ids` to `cache`; logits (vocabulary,) that follow the last of them."""
@@ -54,18 +70,69 @@ class ForwardPass:
         """Append `token_ids` to `cache`; logits (n, vocabulary) that follow each of them."""
         return self._run(token_ids, cache, keep=len(token_ids))[-len(token_ids) :]
 
+    def _follow(self, plan: CpuPlan) -> None:
+        if plan.packs_attention:
+            use_packed_attention(self.model)
+        self._step = single_step(self.model)
+        if plan.widens_products:
+            widen_products(self.model)
+        if plan.decode_threads is not None:
+            self._tuner = ThreadTuner(decode_candidates(usable_cores()), plan.decode_threads)
+
     def _run(self, token_ids: Sequence[int], cache: KVCache, keep: int) -> Tensor:
         """Logits after at least the last `keep` of `token_ids`, which are then in `cache`."""
-        ids = torch.tensor([list(token_ids)], dtype=torch.long, device=self.device)
         cache.is_intact = False
-        arguments = {self._cache_name: cache.past_key_values}
-        if self._takes_keep:
-            arguments["logits_to_keep"] = keep
-        few_rows = len(token_ids) <= 2
-        with torch.no_grad(), _without_onednn(self._avoids_onednn and few_rows):
-            logits: Tensor = self.model(input_ids=ids, use_cache=True, **arguments).logits
+        if len(token_ids) == 1 and self.plan is not None:
+            logits = self._run_one(token_ids[0], cache.past_key_values, self.plan)
+        else:
+            if self.plan is not None and self.plan.prefill_threads is not None:
+                use_threads(self.plan.prefill_threads)
+            avoids = self.plan is not None and self.plan.avoids_onednn
+            with without_onednn(avoids and len(token_ids) <= FEW_ROWS):
+                logits = self._run_model(token_ids, cache.past_key_values, keep)
         cache.token_ids.extend(token_ids)
         cache.is_intact = True
+        return logits
+
+    def _run_one(self, token_id: int, past_key_values: Any, plan: CpuPlan) -> Tensor:
+        """Logits (1, vocabulary) after one id, on the threads that are fastest for one."""
+        started = time.perf_counter()
+        if self._tuner is not None:
+            use_threads(self._tuner.next_count)
+        with without_onednn(plan.avoids_onednn):
+            if self._step is None or not grows_only(past_key_values):
+                logits = self._run_model((token_id,), past_key_values, 1)
+            else:
+                with torch.inference_mode():
+                    logits = self._step(token_id, past_key_values)
+                # Tensors of inference mode could not be changed in place outside of it.
+                logits = logits.clone()
+                if not self._is_step_checked:
+                    logits = self._checked(logits, token_id, past_key_values)
+        if self._tuner is not None:
+            self._tuner.record(time.perf_counter() - started)
+        return logits
+
+    def _checked(self, logits: Tensor, token_id: int, past_key_values: Any) -> Tensor:
+        """`logits` of the written-out step if the model agrees; else its own from now on."""
+        self._is_step_checked = True
+        past_key_values.crop(-1)
+        expected = self._run_model((token_id,), past_key_values, 1)
+        difference = (logits.float() - expected.float()).abs().max()
+        if difference <= STEP_TOLERANCE * expected.float().std():
+            return logits
+        logger.warning("%s is not what its written-out step says", type(self.model).__name__)
+        self._step = None
+        return expected
+
+    def _run_model(self, token_ids: Sequence[int], past_key_values: Any, keep: int) -> Tensor:
+        """Logits (n, vocabulary) by the model's own forward method; at least the last `keep`."""
+        ids = torch.tensor([list(token_ids)], dtype=torch.long, device=self.device)
+        arguments = {self._cache_name: past_key_values}
+        if self._takes_keep:
+            arguments["logits_to_keep"] = keep
+        with torch.no_grad():
+            logits: Tensor = self.model(input_ids=ids, use_cache=True, **arguments).logits
         return logits[0]
 
 
@@ -77,17 +144,3 @@ def cache_argument(model: Any) -> str:
     parameters = inspect.signature(model.forward).parameters
     names = ("cache", "cache_params", "past_key_values")
     return next((name for name in names if name in parameters), names[-1])
-
-
-@contextmanager
-def _without_onednn(applies: bool) -> Iterator[None]:
-    """Keep oneDNN off inside; the switch is global, so it is put back whatever happens."""
-    if not applies:
-        yield
-        return
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)

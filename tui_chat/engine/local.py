@@ -1,17 +1,16 @@
 """A Hugging Face model in this process: messages in, reply events out, one reply at a time."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 
 from tui_chat.engine.base import EngineError, PollSettings
+from tui_chat.engine.calibration import plan_for
 from tui_chat.engine.decode import decode, prefill
 from tui_chat.engine.forward import ForwardPass
 from tui_chat.engine.graph_decoder import GraphDecoder, open_graph_decoder
@@ -69,9 +68,8 @@ class LocalEngine:
         self.notes = (*loaded.notes, *self._tokenizer.notes)
         self._generation_config = loaded.model.generation_config
         self._end_ids = end_ids(loaded.model) | self._tokenizer.end_ids
-        if self.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(decode_threads(_usable_cores()))
-        self._forward: ForwardPass | None = ForwardPass(loaded.model)
+        plan = plan_for(loaded.model) if self.device == "cpu" else None
+        self._forward: ForwardPass | None = ForwardPass(loaded.model, plan)
         self._graph, why_eager = open_graph_decoder(self._forward, self.context_window)
         self.notes += (why_eager,) if why_eager else ()
         self._cache: PromptCache | GraphDecoder = self._graph or PromptCache(loaded.model.config)
@@ -381,18 +379,6 @@ def end_ids(model: Any) -> frozenset[int]:
         if value is not None:
             ids.update([value] if isinstance(value, int) else value)
     return frozenset(ids)
-
-
-def decode_threads(cores: int) -> int:
-    """Threads for the model on `cores` physical cores; small machines keep one for the screen."""
-    return max(1, cores - 1) if cores <= 4 else cores
-
-
-def _usable_cores() -> int:
-    """Physical cores that this process may run on."""
-    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return min(physical, allowed)
 
 
 def _is_cuda_memory_fault(text: str) -> bool:

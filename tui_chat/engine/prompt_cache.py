@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformers.cache_utils import (
-    DynamicCache,
-    DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionCacheLayerMixin,
 )
 
 from tui_chat.engine.forward import KVCache
+from tui_chat.engine.growing_cache import FULL_ATTENTION, growing_cache
 from tui_chat.engine.window_cache import WindowLayer
 
-FULL_ATTENTION = (DynamicLayer,)
-"""The kinds of layers that can be cut back to any length."""
 NOTE_FROM_TOKENS = 16
 """Fewer tokens that have to be read again are not worth a word."""
 
@@ -47,7 +44,7 @@ class PromptCache:
                 return kept
             if keep >= NOTE_FROM_TOKENS:
                 self.note = refusal
-        self._kept = KVCache(DynamicCache(config=self._config))
+        self._kept = KVCache(growing_cache(self._config))
         return self._kept
 
     def drop(self, loss: str = "") -> None:
