@@ -191,11 +191,18 @@ def test_prompt_longer_than_a_chunk_is_read_in_chunks() -> None:
 def test_prepare_in_the_middle_of_a_conversation_keeps_what_is_held() -> None:
     decoder = decoder_of(model_of("llama"))
     first, _, _ = reply(decoder)
+    held = len(decoder._held.token_ids)
+    layers = decoder._held.past_key_values.layers
+    before = [layer.keys[:, :, :held].clone() for layer in layers]
 
     decoder.prepare()
+    same = [
+        torch.equal(layer.keys[:, :, :held], b) for layer, b in zip(layers, before, strict=True)
+    ]
     again, _, kept = reply(decoder, [*PROMPT, *first[:5]])
 
     assert decoder.is_captured
+    assert all(map(torch.equal, before, after))
     assert kept == len(PROMPT) + 4
     assert again == generated(model_of("llama"), [*PROMPT, *first[:5]])
 

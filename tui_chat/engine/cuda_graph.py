@@ -201,7 +201,7 @@ def capture(step: EagerStep, token_ids: Sequence[int], record: Record) -> Captur
 
 
 class _Unchanged:
-    """Puts back what steps inside move: token, choice, what was seen, random numbers, length."""
+    """Puts back what a step behind `held` tokens moves: all it writes to, and the length."""
 
     def __init__(self, step: EagerStep, held: int) -> None:
         self._step = step
@@ -209,12 +209,14 @@ class _Unchanged:
 
     def __enter__(self) -> None:
         step = self._step
-        self._tensors = (step.token, step.outcome, step.logits, step.sampler.seen)
-        self._before = [tensor.clone() for tensor in self._tensors]
+        written = [step.token, step.outcome, step.logits, step.sampler.seen]
+        for layer in step.cache.layers:
+            written += [states[:, :, self._held] for states in (layer.keys, layer.values)]
+        self._before = [(tensor, tensor.clone()) for tensor in written]
         self._random = step.sampler.generator.get_state()
 
     def __exit__(self, *_: object) -> None:
-        for tensor, before in zip(self._tensors, self._before, strict=True):
+        for tensor, before in self._before:
             tensor.copy_(before)
         self._step.sampler.generator.set_state(self._random)
         self._step.cache.rewind(self._held)
@@ -255,26 +257,28 @@ def are_close(found: Tensor, expected: Tensor) -> bool:
 
 
 def choose_attention(step: EagerStep, token_ids: Sequence[int]) -> str:
-    """Switch the model to the fastest way to attend that gives the logits of the stock way."""
-    held = len(token_ids) - 1
+    """Switch the model to the fastest way to attend that gives the logits of the stock way.
+
+    It is tried with the last of `token_ids`, which the cache holds; afterwards it is as before.
+    """
     *faster, stock = attentions(step.model)
-    if not faster:
-        return stock
-    expected = _logits_with(step, stock, token_ids[held], held)
-    for name in faster:
-        try:
-            if are_close(_logits_with(step, name, token_ids[held], held), expected):
-                return name
-            logger.warning("Attention %s is not used: other logits", name)
-        except Exception as error:
-            logger.warning("Attention %s is not used: %s", name, first_line(error))
+    held = len(token_ids)
+    with _Unchanged(step, held):
+        expected = _logits_with(step, stock, token_ids[-1], held - 1)
+        for name in faster:
+            try:
+                if are_close(_logits_with(step, name, token_ids[-1], held - 1), expected):
+                    return name
+                logger.warning("Attention %s is not used: other logits", name)
+            except Exception as error:
+                logger.warning("Attention %s is not used: %s", name, first_line(error))
     step.model.set_attn_implementation(stock)
     return stock
 
 
 def _logits_with(step: EagerStep, attention: str, fed: int, held: int) -> Tensor:
     step.model.set_attn_implementation(attention)
-    with _Unchanged(step, held + 1):
+    with _Unchanged(step, held):
         step.feed(fed, held)
         step()
         return step.logits.clone()
