@@ -10,7 +10,7 @@ from tui_chat.engine.hardware import (
     Hardware,
     cpu_device,
     detect_hardware,
-    estimates,
+    estimate,
     kv_bytes_per_token,
     weights_needed,
 )
@@ -36,6 +36,7 @@ MODEL = Checkpoint(
     dtype="BF16",
     quantization="",
 )
+GPU_RUNGS = (Precision.INT4, Precision.INT8, Precision.FP16)
 CPU = Device("cpu", "CPU", 64 * GB, 64 * GB)
 
 
@@ -44,8 +45,19 @@ def gpu(free: int, name: str = "cuda:0") -> Device:
 
 
 def obstacles(hardware: Hardware, model: Checkpoint = MODEL, **spec: object) -> list[str]:
+    """The rungs that are tried whatever happens, and whether each is."""
     steps = plan_ladder(model, ModelSpec(**spec), hardware)  # type: ignore[arg-type]
-    return [f"{step.precision} {step.device} {'no' if step.obstacle else 'yes'}" for step in steps]
+    return [
+        f"{step.precision} {step.device} {'no' if step.obstacle else 'yes'}"
+        for step in steps
+        if not step.for_want_of_memory
+    ]
+
+
+def small_machine(free: int) -> list[str]:
+    """All rungs on a CPU with `free` bytes, and what keeps each from being tried."""
+    steps = plan_ladder(MODEL, ModelSpec(), Hardware(Device("cpu", "CPU", free, 64 * GB)))[3:]
+    return [f"{step.precision}: {step.obstacle or 'fits'}" for step in steps]
 
 
 def test_this_machine_has_memory() -> None:
@@ -75,25 +87,33 @@ def test_odd_configs_have_no_known_cache_size(config: dict[str, object]) -> None
 
 
 def test_each_precision_needs_less_than_the_next() -> None:
-    needed = [weights_needed(MODEL, p) for p in (Precision.INT4, Precision.INT8, Precision.FP16)]
+    needed = [weights_needed(MODEL, p) for p in GPU_RUNGS]
     assert needed == sorted(needed)
     assert 5.5 * GB < needed[0] < 6.5 * GB
     assert needed[2] == 16 * GB
 
 
-def test_estimates_say_what_fits_without_loading() -> None:
-    fits = estimates(MODEL, Hardware(CPU, (gpu(10 * GB),)))
-    assert [(fit.precision, fit.fits) for fit in fits] == [
-        (Precision.INT4, True),
-        (Precision.INT8, False),
-        (Precision.FP16, False),
-        (Precision.CPU, True),
-    ]
-    assert fits[1].sentence == ("8-bit needs about 10.5 GB but only 10.0 GB is free in cuda:0.")
+def test_estimate_says_what_is_needed_and_what_is_short() -> None:
+    fits = [estimate(MODEL, precision, gpu(10 * GB)) for precision in GPU_RUNGS]
+    assert [bool(fit.shortage) for fit in fits] == [False, True, True]
+    assert fits[1].shortage == "8-bit needs about 10.5 GB but only 10.0 GB is free in cuda:0."
+    assert not estimate(MODEL, Precision.CPU, CPU).shortage
 
 
-def test_estimates_without_a_gpu_are_about_the_cpu_alone() -> None:
-    assert [fit.device for fit in estimates(MODEL, Hardware(CPU))] == ["cpu"]
+def test_cache_of_the_window_asked_for_counts_up_to_what_the_model_holds() -> None:
+    def needed(model: Checkpoint, window: int) -> int:
+        return estimate(model, Precision.FP16, gpu(10 * GB), window).needed_bytes
+
+    token = kv_bytes_per_token(LLAMA_8B)
+    assert needed(MODEL, 100_000) - needed(MODEL, 0) == (100_000 - 4096) * token
+    short = replace(MODEL, config={**LLAMA_8B, "max_position_embeddings": 1000})
+    assert needed(short, 100_000) == needed(short, 0) == needed(MODEL, 1000)
+
+
+def test_cache_of_a_long_window_can_cost_a_rung() -> None:
+    hardware = Hardware(CPU, (gpu(20 * GB),))
+    assert obstacles(hardware)[2] == "16-bit cuda:0 yes"
+    assert obstacles(hardware, context_window=65_536)[2] == "16-bit cuda:0 no"
 
 
 def test_best_gpu_is_chosen_and_others_can_be_named() -> None:
@@ -109,6 +129,36 @@ def test_rungs_that_do_not_fit_are_not_tried() -> None:
         "16-bit cuda:0 no",
         "cpu cpu yes",
     ]
+
+
+def test_fewer_bits_on_a_cpu_are_for_want_of_memory_alone() -> None:
+    steps = plan_ladder(MODEL, ModelSpec(), Hardware(CPU))[3:]
+    assert [(s.precision, s.for_want_of_memory) for s in steps] == [
+        (Precision.CPU, False),
+        (Precision.INT8, True),
+        (Precision.INT4, True),
+    ]
+
+
+def test_what_fits_in_memory_decides_among_the_rungs_of_a_cpu() -> None:
+    assert small_machine(20 * GB)[0] == "cpu: fits"
+    assert small_machine(12 * GB) == [
+        "cpu: The model needs about 16.5 GB but only 12.0 GB is free in memory.",
+        "8-bit: fits",
+        "4-bit: fits",
+    ]
+    assert [rung[-5:] == " fits" for rung in small_machine(8 * GB)] == [False, False, True]
+    assert all(rung.endswith("is free in memory.") for rung in small_machine(4 * GB))
+
+
+def test_experts_and_odd_widths_are_not_quantised_on_a_cpu() -> None:
+    def reasons(model: Checkpoint) -> list[str]:
+        return [step.obstacle for step in plan_ladder(model, ModelSpec(), Hardware(CPU))[4:]]
+
+    experts = replace(MODEL, config={**LLAMA_8B, "num_local_experts": 8})
+    assert reasons(experts) == ["A mixture of experts is not quantised on a CPU."] * 2
+    eight, four = reasons(replace(MODEL, whole_blocks=False))
+    assert eight == "" and "blocks of 64" in four
 
 
 def test_weights_quantised_in_advance_are_only_tried_as_they_are() -> None:
@@ -136,8 +186,8 @@ def test_types_follow_the_checkpoint_and_the_device() -> None:
     assert dtype(replace(MODEL, dtype="F16"), gpu(40 * GB)) == "float16"
     assert dtype(MODEL, replace(gpu(40 * GB), bfloat16=False)) == "float16"
     cpu = Hardware(CPU)
-    assert plan_ladder(replace(MODEL, dtype="F16"), ModelSpec(), cpu)[-1].dtype == "bfloat16"
-    assert plan_ladder(replace(MODEL, dtype="F32"), ModelSpec(), cpu)[-1].dtype == "float32"
+    assert plan_ladder(replace(MODEL, dtype="F16"), ModelSpec(), cpu)[3].dtype == "bfloat16"
+    assert plan_ladder(replace(MODEL, dtype="F32"), ModelSpec(), cpu)[3].dtype == "float32"
 
 
 def test_contradicting_wishes_are_an_error() -> None:

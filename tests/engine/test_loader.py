@@ -27,6 +27,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 GB = 1_000_000_000
+TEN_GIGABYTES = Hardware(Device("cpu", "CPU", 10 * GB, 32 * GB))
 CPU_ONLY = Hardware(Device("cpu", "CPU", 16 * GB, 32 * GB))
 ONE_GPU = Hardware(CPU_ONLY.cpu, (Device("cuda:0", "Test GPU", 24 * GB, 24 * GB),))
 
@@ -48,8 +49,8 @@ def save_tiny(folder: Path, **config: Any) -> Path:
     torch.manual_seed(0)
     values = {
         "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -310,7 +311,7 @@ def test_unknown_device_names_those_that_exist(folder: Path) -> None:
 
 def enlarge(folder: Path, parameters: int) -> None:
     """Make the weights look large without taking disk: a sparse file with an honest header."""
-    shape = [parameters // 1000, 1000]
+    shape = [parameters // 640, 640]
     entry = {"dtype": "BF16", "shape": shape, "data_offsets": [0, 2 * parameters]}
     names = [f"model.layers.{n}.weight" for n in range(3)]
     empty = {"dtype": "BF16", "shape": [0], "data_offsets": [2 * parameters] * 2}
@@ -383,12 +384,12 @@ def test_failed_rung_frees_its_memory(folder: Path) -> None:
 
 
 def test_model_that_is_refused_frees_its_memory_while_the_error_is_kept(folder: Path) -> None:
-    rungs = FakeRungs({Precision.CPU: out_of_memory})
+    rungs = FakeRungs(dict.fromkeys(Precision, out_of_memory))
     with pytest.raises(LoadError, match="ran out of memory") as raised:
         load(folder, load_weights=rungs)
     gc.collect()
     assert raised.value.__context__ is None
-    assert [reference() for reference in rungs.failed] == [None]
+    assert [reference() for reference in rungs.failed] == [None] * 3
 
 
 def test_quantising_a_small_model_is_not_tried(folder: Path) -> None:
@@ -409,8 +410,65 @@ def test_model_larger_than_the_gpu_goes_to_the_cpu_without_trying(folder: Path) 
 
 def test_model_larger_than_all_memory_is_an_error(folder: Path) -> None:
     enlarge(folder, 20_000_000_000)
-    with pytest.raises(LoadError, match=r"need 40\.0 GB of memory but only 16\.0 GB is free"):
-        load(folder)
+    with pytest.raises(
+        LoadError, match=r"about 1\d\.\d GB but only 10\.0 GB is free in memory; choose a smaller"
+    ):
+        load(folder, hardware=TEN_GIGABYTES)
+
+
+def test_cpu_with_little_memory_takes_eight_bits_and_says_why(folder: Path) -> None:
+    enlarge(folder, 8_000_000_000)
+    rungs = FakeRungs({})
+    loaded = load(folder, hardware=TEN_GIGABYTES, load_weights=rungs)
+    assert rungs.tried == [Precision.INT8]
+    assert (loaded.precision, loaded.device, loaded.dtype) == (Precision.INT8, "cpu", "bfloat16")
+    assert [rung.precision for rung in loaded.rungs[3:]] == [Precision.CPU, Precision.INT8]
+    assert "The model needs about 16.0 GB but only 10.0 GB is free" in loaded.rungs[3].reason
+    assert loaded.rungs[4].reason.endswith("in 8-bit on the CPU.")
+
+
+def test_out_of_memory_on_the_cpu_tries_what_needs_less(folder: Path) -> None:
+    enlarge(folder, 200_000_000)
+    rungs = FakeRungs({Precision.CPU: MemoryError, Precision.INT8: MemoryError})
+    loaded = load(folder, load_weights=rungs)
+    assert rungs.tried == [Precision.CPU, Precision.INT8, Precision.INT4]
+    assert loaded.precision is Precision.INT4
+
+
+def test_fewer_bits_are_not_tried_where_memory_is_not_the_fault(folder: Path) -> None:
+    rungs = FakeRungs({Precision.CPU: missing_package})
+    with pytest.raises(LoadError, match=r"tiny does not load \(cpu\): bitsandbytes"):
+        load(folder, load_weights=rungs)
+    assert rungs.tried == [Precision.CPU]
+
+
+def test_forced_precision_that_does_not_fit_names_a_smaller_one(folder: Path) -> None:
+    enlarge(folder, 8_000_000_000)
+    with pytest.raises(LoadError, match="choose a smaller model or --precision 4-bit"):
+        load(folder, hardware=TEN_GIGABYTES, precision=Precision.FP16)
+
+
+@pytest.mark.parametrize("stage", ["loading weights", "quantising weights"])
+def test_eight_bit_load_on_the_cpu_can_be_cancelled_between_layers(
+    stage: str, folder: Path
+) -> None:
+    cancel = threading.Event()
+    seen: list[LoadProgress] = []
+
+    def stop(progress: LoadProgress) -> None:
+        seen.append(progress)
+        if progress.stage == stage:
+            cancel.set()
+
+    with pytest.raises(LoadCancelled):
+        load(folder, precision=Precision.INT8, progress=stop, cancel=cancel)
+    assert seen[-1].stage == stage and (seen[-1].fraction or 0.0) < 1.0
+
+
+def test_every_rung_that_was_tried_keeps_its_seconds(folder: Path) -> None:
+    rungs = FakeRungs({Precision.FP16: out_of_memory})
+    loaded = load(folder, hardware=ONE_GPU, load_weights=rungs)
+    assert [rung.seconds > 0 for rung in loaded.rungs] == [False, False, True, True]
 
 
 def test_progress_of_the_weights_ends_at_one(folder: Path) -> None:

@@ -21,6 +21,7 @@ INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 _TEXT_ENDINGS = ("CausalLM", "LMHeadModel", "ConditionalGeneration", "ImageTextToText")
 _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", "embed_out")
+_BLOCK = 64
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_JSON_BYTES = 200_000_000
 
@@ -41,6 +42,8 @@ class Checkpoint:
     """The type most bytes are stored in, in safetensors' words: `BF16`, `F16`, `F32`, `U8`."""
     quantization: str
     """The method the weights are already quantised with, or an empty text."""
+    whole_blocks: bool = True
+    """Whether the rows of all matrices divide into blocks of 64, as 4 bits on a CPU need."""
 
     @property
     def text_config(self) -> Mapping[str, Any]:
@@ -83,14 +86,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise LoadError(f"{folder} has no tokenizer (tokenizer.json); download the model again.")
     stored: dict[str, int] = {}
     tensors = parameters = embedding = total = 0
+    whole_blocks = True
     for shard in shards:
-        for name, dtype, count, size in _tensors(shard):
+        for name, dtype, shape, size in _tensors(shard):
             tensors += 1
+            count = math.prod(shape)
             parameters += count
             total += size
             stored[dtype] = stored.get(dtype, 0) + size
             if any(part in name for part in _EMBEDDINGS):
                 embedding += count
+            elif len(shape) == 2 and shape[1] % _BLOCK:
+                whole_blocks = False
     checkpoint = Checkpoint(
         folder=folder,
         config=config,
@@ -100,6 +107,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         embedding_parameters=embedding,
         dtype=max(stored, key=lambda dtype: stored[dtype], default=""),
         quantization=_quantization(config),
+        whole_blocks=whole_blocks,
     )
     layers = checkpoint.text_config.get("num_hidden_layers")
     if isinstance(layers, int) and layers > tensors:  # building them would never end
@@ -198,8 +206,8 @@ def _is_plain_name(name: str) -> bool:
     )
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, str, int, int]]:
-    """Name, dtype, parameter count and bytes of each tensor, from the header of `path`."""
+def _tensors(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+    """Name, dtype, shape and bytes of each tensor, from the header of `path`."""
     damaged = LoadError(f"{path} is damaged or incomplete; download the model again.")
     try:
         size = path.stat().st_size
@@ -219,7 +227,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, int, int]]:
                 continue
             begin, stop = entry["data_offsets"]
             end = max(end, stop)
-            yield name, str(entry["dtype"]), math.prod(entry["shape"]), stop - begin
+            yield name, str(entry["dtype"]), tuple(map(int, entry["shape"])), stop - begin
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -15,6 +15,8 @@ _NF4_BYTES = 0.58
 _INT8_BYTES = 1.05
 _GPU_OVERHEAD_BYTES = 600_000_000
 """CUDA context, kernels and workspaces, beside weights and cache."""
+_QUANTISING_BYTES = 200_000_000
+"""One layer more than there is, while the weights are quantised on a CPU."""
 _ROOM_TOKENS = 4096
 """Tokens of the KV cache that must fit for a model to be worth loading."""
 SMALL_PARAMETERS = 100_000_000
@@ -54,18 +56,12 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Whether a model fits at one precision on one device."""
+    """What a model needs at one precision on one device, and what there is; in bytes."""
 
-    precision: Precision
-    device: str
     needed_bytes: int
     free_bytes: int
-    sentence: str
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is room for the weights and a conversation."""
-        return self.needed_bytes <= self.free_bytes
+    shortage: str
+    """One sentence where less is free than is needed, else an empty text."""
 
 
 def detect_hardware() -> Hardware:
@@ -143,25 +139,22 @@ def weights_needed(checkpoint: Checkpoint, precision: Precision) -> int:
 
 
 def estimate(checkpoint: Checkpoint, precision: Precision, device: Device, window: int = 0) -> Fit:
-    """Whether `checkpoint` fits on `device` with `window` tokens of cache (4,096 at most)."""
-    tokens = min(window or _ROOM_TOKENS, _ROOM_TOKENS)
-    needed = weights_needed(checkpoint, precision)
-    needed += tokens * kv_bytes_per_token(checkpoint.text_config)
+    """What `checkpoint` needs on `device`: weights, KV cache of `window`, workspace.
+
+    A window of 0 stands for the model's own, of which 4,096 tokens must have room.
+    """
+    config = checkpoint.text_config
+    tokens = window or _ROOM_TOKENS
+    tokens = min(tokens, _whole(config, "max_position_embeddings") or tokens)
+    needed = weights_needed(checkpoint, precision) + tokens * kv_bytes_per_token(config)
     if device.name != "cpu":
         needed += _GPU_OVERHEAD_BYTES
-    kind = "The CPU" if precision is Precision.CPU else precision.value
+    elif precision in (Precision.INT4, Precision.INT8):
+        needed += _QUANTISING_BYTES
+    kind = "The model" if precision is Precision.CPU else precision.value
     where = "memory" if device.name == "cpu" else device.name
-    only, verb = ("", "and") if needed <= device.free_bytes else ("only ", "but")
-    sentence = (
-        f"{kind} needs about {as_gigabytes(needed)} {verb}"
-        f" {only}{as_gigabytes(device.free_bytes)} is free in {where}."
+    shortage = (
+        f"{kind} needs about {as_gigabytes(needed)} but only"
+        f" {as_gigabytes(device.free_bytes)} is free in {where}."
     )
-    return Fit(precision, device.name, needed, device.free_bytes, sentence)
-
-
-def estimates(checkpoint: Checkpoint, hardware: Hardware, window: int = 0) -> tuple[Fit, ...]:
-    """One `Fit` per rung of the ladder: the GPU rungs where there is a GPU, and the CPU."""
-    gpu_rungs = (Precision.INT4, Precision.INT8, Precision.FP16)
-    places = [(precision, gpu) for gpu in hardware.gpus[:1] for precision in gpu_rungs]
-    places.append((Precision.CPU, hardware.cpu))
-    return tuple(estimate(checkpoint, precision, place, window) for precision, place in places)
+    return Fit(needed, device.free_bytes, "" if needed <= device.free_bytes else shortage)

@@ -1,6 +1,6 @@
 """Which rungs of the loading ladder to try for a model on this machine, and why not the rest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tui_chat.engine.base import LoadError
 from tui_chat.engine.checkpoint import Checkpoint, as_gigabytes
@@ -14,8 +14,10 @@ from tui_chat.engine.hardware import (
 from tui_chat.types import ModelSpec, Precision
 
 _GPU_RUNGS = (Precision.INT4, Precision.INT8, Precision.FP16)
+_SMALLER_CPU_RUNGS = (Precision.INT8, Precision.INT4)
 # Below this a CPU computes float32 faster than bfloat16, and the memory does not matter.
 _FLOAT32_PARAMETERS = 50_000_000
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "num_routed_experts")
 _NEEDS: dict[str, str] = {
     "awq": "gptqmodel",
     "gptq": "gptqmodel",
@@ -35,6 +37,12 @@ class Step:
     """What is computed with: `bfloat16`, `float16`, `float32`; "auto" is as stored."""
     quantize: bool = False
     obstacle: str = ""
+    needed_bytes: int = 0
+    """What it takes: weights, KV cache and workspace, by the estimate."""
+    is_short: bool = False
+    """Whether the obstacle is that this is not free."""
+    for_want_of_memory: bool = False
+    """Tried only where the rung before it did not fit in memory."""
 
 
 def needed_package(checkpoint: Checkpoint) -> str:
@@ -56,22 +64,24 @@ def plan_ladder(checkpoint: Checkpoint, spec: ModelSpec, hardware: Hardware) -> 
         raise LoadError(f"There is no device {spec.device!r} here; choose one of: auto, {names}.")
     if spec.precision is not None:
         return (_forced(checkpoint, spec, hardware, device),)
-    cpu = _on_cpu(checkpoint, hardware.cpu)
+    window = spec.context_window or 0
+    cpu = _on_cpu(checkpoint, hardware.cpu, window)
     if device.name == "cpu":
         asked = "The CPU was chosen with --device cpu."
         reason = asked if spec.device == "cpu" else "No GPU was found."
-        fallen = tuple(Step(rung, "cpu", "", obstacle=reason) for rung in _GPU_RUNGS)
-        return (*fallen, cpu)
-    window = spec.context_window or 0
-    return (*(_on_gpu(checkpoint, rung, device, window) for rung in _GPU_RUNGS), cpu)
+        above = tuple(Step(rung, "cpu", "", obstacle=reason) for rung in _GPU_RUNGS)
+    else:
+        above = tuple(_on_gpu(checkpoint, rung, device, window) for rung in _GPU_RUNGS)
+    return (*above, *cpu)
 
 
 def _forced(checkpoint: Checkpoint, spec: ModelSpec, hardware: Hardware, device: Device) -> Step:
     precision = spec.precision or Precision.CPU
+    window = spec.context_window or 0
     if precision is Precision.CPU:
         if device.name != "cpu" and spec.device != "auto":
             raise LoadError(f"--precision cpu and --device {spec.device} contradict each other.")
-        return _on_cpu(checkpoint, hardware.cpu)
+        return _full_on_cpu(checkpoint, hardware.cpu, window)
     quantize = precision is not Precision.FP16
     if quantize and checkpoint.quantization:
         raise LoadError(
@@ -80,8 +90,13 @@ def _forced(checkpoint: Checkpoint, spec: ModelSpec, hardware: Hardware, device:
         )
     if quantize and device.name == "mps":
         raise LoadError(f"{precision} does not run on an Apple GPU; use --precision 16-bit.")
-    obstacle = _too_large(checkpoint, precision, device) if device.name == "cpu" else ""
-    return Step(precision, device.name, _dtype(checkpoint, device), quantize, obstacle)
+    if device.name == "cpu":
+        if quantize:
+            return _quantised_on_cpu(checkpoint, precision, device, window)
+        step = Step(precision, "cpu", _dtype(checkpoint, device))
+        return _measured(step, checkpoint, device, window)
+    # The user may know better than an estimate of the GPU's memory.
+    return Step(precision, device.name, _dtype(checkpoint, device), quantize)
 
 
 def _on_gpu(checkpoint: Checkpoint, precision: Precision, device: Device, window: int) -> Step:
@@ -94,32 +109,49 @@ def _on_gpu(checkpoint: Checkpoint, precision: Precision, device: Device, window
         obstacle = f"The whole model is {size}; quantising it would save next to nothing."
     elif quantize and device.name == "mps":
         obstacle = "bitsandbytes has no kernels of its own for Apple GPUs."
-    elif not (fit := estimate(checkpoint, precision, device, window)).fits:
-        obstacle = fit.sentence
-    return Step(precision, device.name, _dtype(checkpoint, device), quantize, obstacle)
+    step = Step(precision, device.name, _dtype(checkpoint, device), quantize, obstacle)
+    return _measured(step, checkpoint, device, window)
 
 
-def _on_cpu(checkpoint: Checkpoint, cpu: Device) -> Step:
+def _on_cpu(checkpoint: Checkpoint, cpu: Device, window: int) -> tuple[Step, ...]:
+    """16 bits, and fewer for the case that these do not fit; the last says what to do then."""
+    full = _full_on_cpu(checkpoint, cpu, window)
+    if checkpoint.quantization:
+        return (full,)
+    smaller = [
+        replace(_quantised_on_cpu(checkpoint, rung, cpu, window), for_want_of_memory=True)
+        for rung in _SMALLER_CPU_RUNGS
+    ]
+    return (full, *smaller)
+
+
+def _full_on_cpu(checkpoint: Checkpoint, cpu: Device, window: int) -> Step:
     dtype = _dtype(checkpoint, cpu)
     if dtype == "bfloat16" and checkpoint.parameters < _FLOAT32_PARAMETERS:
         dtype = "float32"
     if checkpoint.dtype in ("F32", "F64"):
         dtype = "float32"
-    obstacle = _too_large(checkpoint, Precision.CPU, cpu)
-    return Step(Precision.CPU, "cpu", dtype, obstacle=obstacle)
+    return _measured(Step(Precision.CPU, "cpu", dtype), checkpoint, cpu, window)
 
 
-def _too_large(checkpoint: Checkpoint, precision: Precision, cpu: Device) -> str:
-    needed = weights_needed(checkpoint, precision)
-    if needed <= cpu.free_bytes:
-        return ""
-    advice = "choose a smaller model"
-    if precision is not Precision.INT4 and not checkpoint.quantization:
-        advice += " or --precision 4-bit"
-    return (
-        f"The weights need {as_gigabytes(needed)} of memory but only"
-        f" {as_gigabytes(cpu.free_bytes)} is free; {advice}."
-    )
+def _quantised_on_cpu(
+    checkpoint: Checkpoint, precision: Precision, cpu: Device, window: int
+) -> Step:
+    obstacle = ""
+    if any(isinstance(checkpoint.text_config.get(name), int) for name in _EXPERTS):
+        obstacle = "A mixture of experts is not quantised on a CPU."
+    elif precision is Precision.INT4 and not checkpoint.whole_blocks:
+        obstacle = "4-bit on a CPU needs matrices whose rows divide into blocks of 64."
+    step = Step(precision, "cpu", "bfloat16", True, obstacle)
+    return _measured(step, checkpoint, cpu, window)
+
+
+def _measured(step: Step, checkpoint: Checkpoint, device: Device, window: int) -> Step:
+    """`step` with what it needs; an obstacle where that is more than is free."""
+    fit = estimate(checkpoint, step.precision, device, window)
+    if step.obstacle or not fit.shortage:
+        return replace(step, needed_bytes=fit.needed_bytes)
+    return replace(step, needed_bytes=fit.needed_bytes, obstacle=fit.shortage, is_short=True)
 
 
 def _dtype(checkpoint: Checkpoint, device: Device) -> str:

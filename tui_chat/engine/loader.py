@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from tui_chat.engine.base import LoadCancelled, LoadError, OnProgress
 from tui_chat.engine.checkpoint import Checkpoint, as_gigabytes, read_checkpoint, read_json
+from tui_chat.engine.cpu_int8 import quantise
 from tui_chat.engine.faults import Fault, causes, config_fault, describe, first_line
 from tui_chat.engine.hardware import Hardware, detect_hardware
 from tui_chat.engine.imports import quick_imports, ranges_on_cpu
@@ -32,6 +33,7 @@ _TOKENIZER_JSON = (
     "added_tokens.json",
     "vocab.json",
 )
+_STORED = {"F32": torch.float32, "F16": torch.float16}
 _LOCAL_ONLY = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -92,6 +94,11 @@ class _WeightsBar:
         return lambda *args, **kwargs: None
 
 
+def _is_ours(step: Step) -> bool:
+    """Whether the weights are quantised by `cpu_int8` once they are loaded."""
+    return step.quantize and step.precision is Precision.INT8 and step.device == "cpu"
+
+
 def load_weights(checkpoint: Checkpoint, config: Any, step: Step) -> tuple[Any, dict[str, Any]]:
     """One call of `from_pretrained` for the rung `step`; raises whatever it raises."""
     options: dict[str, Any] = {
@@ -110,6 +117,10 @@ def load_weights(checkpoint: Checkpoint, config: Any, step: Step) -> tuple[Any, 
             bnb_4bit_compute_dtype=options["dtype"],
             bnb_4bit_use_double_quant=True,
         )
+    elif _is_ours(step):
+        # As stored, so that the tensors stay mapped until each layer is quantised.
+        options["dtype"] = _STORED.get(checkpoint.dtype, torch.bfloat16)
+        options.pop("device_map")
     elif step.quantize:
         options["quantization_config"] = transformers.BitsAndBytesConfig(load_in_8bit=True)
     model_class = _model_class(config, checkpoint.folder)
@@ -192,12 +203,16 @@ class _Climb:
     def run(self, steps: tuple[Step, ...]) -> tuple[Any, Step]:
         """The model of the first rung that works, and that rung."""
         exhausted: Step | None = None
+        shortage: Rung | None = None
         for step in steps:
             obstacle = step.obstacle
-            if exhausted and step.device == exhausted.device and not obstacle:
+            if step.for_want_of_memory and not shortage:
+                continue
+            if not obstacle and exhausted and _needs_no_less(step, exhausted):
                 obstacle = f"{exhausted.precision} ran out of memory, and this needs more."
             if obstacle:
                 self.rungs.append(Rung(step.precision, False, obstacle))
+                shortage = self.rungs[-1] if step.is_short else shortage
                 continue
             started = time.perf_counter()
             model, fault = self._try(step)
@@ -210,23 +225,38 @@ class _Climb:
                 raise LoadCancelled(fault.sentence)
             if fault.kind == "model":
                 raise LoadError(fault.sentence)
-            if fault.kind == "memory":
-                exhausted = step
             self.rungs.append(Rung(step.precision, False, fault.sentence, seconds))
-        last = self.rungs[-1]
-        raise LoadError(f"{self._name} does not load ({last.precision}): {last.reason}")
+            if fault.kind == "memory":
+                exhausted, shortage = step, self.rungs[-1]
+        raise LoadError(self._failure(shortage, is_forced=len(steps) == 1))
+
+    def _failure(self, shortage: Rung | None, *, is_forced: bool) -> str:
+        """Why no rung works, in one sentence; memory is the reason before any other."""
+        last = shortage or self.rungs[-1]
+        reason = last.reason
+        if shortage:
+            advice = "choose a smaller model"
+            if (
+                is_forced
+                and last.precision is not Precision.INT4
+                and not self._checkpoint.quantization
+            ):
+                advice += " or --precision 4-bit"
+            reason = f"{reason.rstrip('.')}; {advice}."
+        return f"{self._name} does not load ({last.precision}): {reason}"
 
     def _try(self, step: Step) -> tuple[Any, Fault | None]:
         """The model, or why there is none: an exception kept would keep the model alive."""
         detail = _kind(step)
-        self._on_progress(LoadProgress("loading weights", 0.0, detail))
+        stage = "loading weights"
+        self._on_progress(LoadProgress(stage, 0.0, detail))
 
         def report(done: int, total: int) -> None:
             _check_cancel(self._cancel, self._name)
             now = time.monotonic()
             if total and (now >= self._next_report or done >= total):
                 self._next_report = now + 0.05
-                self._on_progress(LoadProgress("loading weights", min(1.0, done / total), detail))
+                self._on_progress(LoadProgress(stage, min(1.0, done / total), detail))
 
         def bar(_: Any, args: tuple[Any, ...], options: dict[str, Any]) -> _WeightsBar:
             items = args[0] if args else options.get("iterable")
@@ -236,6 +266,10 @@ class _Climb:
         try:
             model, info = self._load_weights(self._checkpoint, self._config, step)
             _check_cancel(self._cancel, self._name)
+            if _is_ours(step):
+                stage = "quantising weights"
+                self._on_progress(LoadProgress(stage, 0.0, detail))
+                quantise(model, report)
         except Exception as error:
             return None, describe(error, self._checkpoint.folder)
         finally:
@@ -246,6 +280,10 @@ class _Climb:
         if unused := info.get("unexpected_keys"):
             self.notes.append(f"{len(unused)} tensors of the files are not used by this model.")
         return model, None
+
+
+def _needs_no_less(step: Step, exhausted: Step) -> bool:
+    return step.device == exhausted.device and step.needed_bytes >= exhausted.needed_bytes
 
 
 def _incomplete(info: dict[str, Any], folder: Path) -> Fault | None:
