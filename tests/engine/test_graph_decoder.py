@@ -196,9 +196,7 @@ def test_prepare_in_the_middle_of_a_conversation_keeps_what_is_held() -> None:
     before = [layer.keys[:, :, :held].clone() for layer in layers]
 
     decoder.prepare()
-    same = [
-        torch.equal(layer.keys[:, :, :held], b) for layer, b in zip(layers, before, strict=True)
-    ]
+    after = [layer.keys[:, :, :held].clone() for layer in layers]
     again, _, kept = reply(decoder, [*PROMPT, *first[:5]])
 
     assert decoder.is_captured
