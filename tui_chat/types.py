@@ -165,6 +165,23 @@ class ConversationSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A message, or a title, that holds all the words of a search."""
+
+    conversation_id: str
+    title: str
+    message_id: str | None
+    """None where the title is the hit."""
+    role: Role | None
+    created_at: datetime
+    snippet: str
+    """The text around the hit on one line; raw like all that is stored."""
+    start: int
+    """Where the first word of the search stands in `snippet`, in characters."""
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Which model to open, and how."""
 

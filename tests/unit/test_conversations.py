@@ -144,7 +144,9 @@ def test_naughty_strings_read_back_as_message_title_and_search_text(
     again = reopened(tmp_path, log.id)
     assert contents(again) == strings
     for text in strings[::10]:
-        assert [s.id for s, _ in store.search(text)] == ([log.id] if text.strip() else [])
+        assert [hit.conversation_id for hit in store.search(text)] == (
+            [log.id] if text.strip() else []
+        )
 
 
 # Replies in progress
@@ -992,8 +994,9 @@ def test_search_shows_the_text_around_the_match_and_heeds_the_limit(
         log = store.create()
         log.append(message("u1", "before " * 50 + "needle" + " after" * 50, minute=number))
     found = store.search("Needle", 3)
-    assert [s.updated_at.minute for s, _ in found] == [4, 3, 2]
-    assert all("needle" in snippet and len(snippet) <= 82 for _, snippet in found)
+    assert [hit.created_at.minute for hit in found] == [4, 3, 2]
+    assert all(hit.snippet[hit.start : hit.end] == "needle" for hit in found)
+    assert all(len(hit.snippet) <= 88 for hit in found)
 
 
 def test_store_errors_are_one_sentence(store: ConversationStore) -> None:

@@ -1,16 +1,21 @@
 """The folder of conversations: list, create, open, search, delete and restore."""
 
 import contextlib
-import logging
 import os
-import re
 import threading
 import weakref
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tui_chat.files import AppendLog, LockedError, make_private_dir, open_regular_file, sync_dir
+from tui_chat.files import (
+    AppendLog,
+    LockedError,
+    cache_dir,
+    make_private_dir,
+    open_regular_file,
+    sync_dir,
+)
+from tui_chat.store.index import ConversationIndex
 from tui_chat.store.log import (
     ConversationLog,
     MemoryLog,
@@ -20,35 +25,39 @@ from tui_chat.store.log import (
     reason_of,
 )
 from tui_chat.store.records import MessageTree
-from tui_chat.store.summaries import created_at_of, summarize
-from tui_chat.types import Conversation, ConversationSummary
+from tui_chat.store.summaries import created_at_of, is_conversation_id
+from tui_chat.types import Conversation, ConversationSummary, SearchHit
 
 __all__ = ["ConversationLog", "ConversationStore", "MemoryLog", "StoreError"]
 
-_logger = logging.getLogger(__name__)
-_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _SUFFIX = ".jsonl"
-_SNIPPET = 80
 _IN_USE = "This chat is open in another tui-chat; here it can be read, not continued."
 _NEWER = "This chat was written by a newer tui-chat; update tui-chat to continue it."
 
 
 class ConversationStore:
-    """The conversations in `folder`/chats, and the deleted ones in `folder`/trash."""
+    """The conversations in `folder`/chats, and the deleted ones in `folder`/trash.
 
-    def __init__(self, folder: Path) -> None:
+    What is listed and found comes from an index in `cache` (default: the user's cache folder).
+    """
+
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
         self._chats = folder / "chats"
         self._trash = folder / "trash"
         self._lock = threading.RLock()
         self._open: weakref.WeakSet[ConversationLog] = weakref.WeakSet()
-        self._known: dict[Path, tuple[tuple[int, ...], ConversationSummary | None]] = {}
+        self._index = ConversationIndex(self._chats, cache or cache_dir())
 
-    def summaries(self, limit: int | None = None) -> list[ConversationSummary]:
+    def summaries(
+        self, limit: int | None = None, *, fresh: bool = True
+    ) -> list[ConversationSummary]:
         """The stored conversations, last used first; files that are not ours are left out.
 
-        A conversation without a title shows the first words of its first prompt.
+        A conversation without a title shows the first words of its first prompt. With
+        `fresh=False` the folder is not looked at again: that takes the same time however many
+        there are.
         """
-        return [summary for _, summary in self._newest_first()[:limit]]
+        return self._index.summaries(limit, fresh=fresh)
 
     def create(
         self,
@@ -145,28 +154,20 @@ class ConversationStore:
         """Whether a conversation is in the trash."""
         return self._path(self._trash, conversation_id).exists()
 
-    def search(self, text: str, limit: int = 50) -> list[tuple[ConversationSummary, str]]:
-        """Conversations that hold `text` in the title or a message, last used first.
+    def search(
+        self, text: str, limit: int = 50, *, each: int = 1, fresh: bool = True
+    ) -> list[SearchHit]:
+        """Messages and titles that hold all words of `text`, last written first.
 
-        Upper and lower case count as equal. The second value is the text around the first
-        match, empty when only the title matched.
+        A word may stand anywhere, also inside another one; upper and lower case count as equal,
+        and every sign is meant as it stands. At most `each` hits come of one conversation.
+        With `fresh=False` what was found in the files by the call before is good enough: a
+        search as you type is `fresh` once.
         """
-        wanted = text.lower()
-        if not wanted.strip():
-            return []
-        hits: list[tuple[ConversationSummary, str]] = []
-        for path, summary in self._newest_first():
-            snippet = _find(path, wanted)
-            if snippet is None and wanted in summary.title.lower():
-                snippet = ""
-            if snippet is not None:
-                hits.append((summary, snippet))
-            if len(hits) >= limit:
-                break
-        return hits
+        return self._index.search(text, limit, each=each, fresh=fresh)
 
     def _path(self, folder: Path, conversation_id: str) -> Path:
-        if not _ID.fullmatch(conversation_id):  # it may come from a command line
+        if not is_conversation_id(conversation_id):  # it may come from a command line
             raise StoreError("There is no such chat; an id looks like 20260131-120000-1a2b3c4d.")
         return folder / (conversation_id + _SUFFIX)
 
@@ -185,38 +186,6 @@ class ConversationStore:
             with contextlib.suppress(OSError):
                 sync_dir(folder)
 
-    def _newest_first(self) -> list[tuple[Path, ConversationSummary]]:
-        found = []
-        for path, stamp in self._files():
-            known = self._known.get(path)
-            if known is None or known[0] != stamp:
-                try:
-                    known = (stamp, summarize(path))
-                except OSError as error:
-                    _logger.warning("%s is left out of the list: %s", path, error)
-                    continue
-                self._known[path] = known
-            if known[1] is not None:
-                found.append((known[1].updated_at, stamp, path, known[1]))
-        found.sort(key=lambda item: item[:3], reverse=True)
-        return [(path, summary) for _, _, path, summary in found]
-
-    def _files(self) -> Iterator[tuple[Path, tuple[int, ...]]]:
-        """The files with our names, each with what changes when its content does."""
-        try:
-            entries = list(os.scandir(self._chats))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            _logger.warning("the list of conversations cannot be read: %s", error)
-            return
-        for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix == _SUFFIX and _ID.fullmatch(stem):
-                with contextlib.suppress(OSError):
-                    status = entry.stat(follow_symlinks=False)
-                    yield Path(entry.path), (status.st_mtime_ns, status.st_size, status.st_ino)
-
 
 def _open_file(path: Path) -> tuple[AppendLog | None, bytes, str]:
     """The file to write, or None with the reason why it can only be read; and its content."""
@@ -232,28 +201,3 @@ def _open_file(path: Path) -> tuple[AppendLog | None, bytes, str]:
         return file, file.read(), ""
     with open_regular_file(path) as readable:
         return None, readable.read(), reason
-
-
-def _find(path: Path, wanted: str) -> str | None:
-    """The text around the first match in a message, or None."""
-    try:
-        with open_regular_file(path) as file:
-            data = file.read()
-    except OSError:
-        return None
-    plain = wanted.isascii() and wanted.isprintable() and not set('"\\') & set(wanted)
-    if plain and wanted.encode() not in data.lower():
-        return None  # such text stands in the file as it is, so parsing would be in vain
-    tree = MessageTree(Conversation(path.stem, created_at_of(path.stem)))
-    tree.load(data)
-    for message in tree.messages.values():
-        if (position := message.content.lower().find(wanted)) >= 0:
-            return _snippet(message.content, position)
-    return None
-
-
-def _snippet(text: str, position: int) -> str:
-    start = max(0, position - _SNIPPET // 2)
-    end = start + _SNIPPET
-    words = " ".join(text[start:end].split())
-    return ("…" if start else "") + words + ("…" if end < len(text) else "")

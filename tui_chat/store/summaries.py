@@ -14,7 +14,13 @@ from tui_chat.types import Conversation, ConversationSummary, Role
 
 _CHUNK = 1 << 20
 _TITLE_LENGTH = 60
+_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _MESSAGE_LINE = re.compile(rb'\n\{"t":"(?:msg|begin)"[^\n]*\}(?![^\n])')
+
+
+def is_conversation_id(text: str) -> bool:
+    """Whether `text` is a name that we give to a conversation, and nothing that leads elsewhere."""
+    return _ID.fullmatch(text) is not None
 
 
 def created_at_of(conversation_id: str) -> datetime:

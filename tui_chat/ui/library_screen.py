@@ -121,7 +121,9 @@ class LibraryScreen(Screen[str | None]):
                 start = time.perf_counter()
                 hits = await asyncio.to_thread(self._store.search, wanted, _SEARCH_LIMIT)
                 self._search_seconds = time.perf_counter() - start
-                self._snippets = {summary.id: snippet for summary, snippet in hits}
+                self._snippets = {
+                    hit.conversation_id: hit.snippet if hit.message_id else "" for hit in hits
+                }
                 self._searched = wanted
         except StoreError as error:
             self._tell(error)
