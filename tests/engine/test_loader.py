@@ -384,12 +384,12 @@ def test_failed_rung_frees_its_memory(folder: Path) -> None:
 
 
 def test_model_that_is_refused_frees_its_memory_while_the_error_is_kept(folder: Path) -> None:
-    rungs = FakeRungs(dict.fromkeys(Precision, out_of_memory))
+    rungs = FakeRungs({Precision.CPU: out_of_memory})
     with pytest.raises(LoadError, match="ran out of memory") as raised:
         load(folder, load_weights=rungs)
     gc.collect()
     assert raised.value.__context__ is None
-    assert [reference() for reference in rungs.failed] == [None] * 3
+    assert [reference() for reference in rungs.failed] == [None]
 
 
 def test_quantising_a_small_model_is_not_tried(folder: Path) -> None:
@@ -428,7 +428,7 @@ def test_cpu_with_little_memory_takes_eight_bits_and_says_why(folder: Path) -> N
 
 
 def test_out_of_memory_on_the_cpu_tries_what_needs_less(folder: Path) -> None:
-    enlarge(folder, 200_000_000)
+    enlarge(folder, 2_000_000_000)
     rungs = FakeRungs({Precision.CPU: MemoryError, Precision.INT8: MemoryError})
     loaded = load(folder, load_weights=rungs)
     assert rungs.tried == [Precision.CPU, Precision.INT8, Precision.INT4]
