@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ PLAIN = CpuPlan(
     avoids_onednn=False,
     packs_attention=False,
     widens_products=False,
+    orders_weights=False,
     decode_threads=None,
     prefill_threads=None,
 )
@@ -167,7 +169,7 @@ def test_quantised_layers_are_called_and_not_fused() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
 def test_threads_follow_the_plan(kind: str) -> None:
-    plan = CpuPlan(False, True, False, decode_threads=1, prefill_threads=2)
+    plan = replace(PLAIN, decode_threads=1, prefill_threads=2)
     forward = ForwardPass(make_model(kind), plan)
     cache = KVCache(growing_cache(forward.model.config))
 
@@ -188,3 +190,14 @@ def test_onednn_is_on_again_after_a_step_that_failed() -> None:
 
     assert torch._C._get_mkldnn_enabled()
     assert not cache.is_intact
+
+
+def test_ordered_weights_verify_to_the_same_logits() -> None:
+    def verified(plan: CpuPlan) -> torch.Tensor:
+        forward = ForwardPass(make_model("qwen2", torch.bfloat16), plan)
+        cache = KVCache(growing_cache(forward.model.config))
+        forward(PROMPT, cache)
+        rows = [forward.verify(PROMPT[start : start + 5], cache) for start in (0, 5, 10)]
+        return torch.cat([*rows, forward(PROMPT, cache)[None], forward([7], cache)[None]])
+
+    assert torch.equal(verified(replace(PLAIN, orders_weights=True)), verified(PLAIN))

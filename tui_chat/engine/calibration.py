@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from tui_chat import files
 from tui_chat.engine.attention import grouping
-from tui_chat.engine.cpu_linear import linear_layers, widened
+from tui_chat.engine.cpu_linear import linear_layers, ordered, ordered_product, widened
 from tui_chat.engine.threads import decode_candidates, usable_cores, user_decides
 
 logger = logging.getLogger(__name__)
@@ -30,14 +30,16 @@ KEPT_PLANS = 50
 WORTH_MEASURING_BYTES = 2 * 2**20
 """Smaller models gain nothing from any choice."""
 BUDGET_SECONDS = 0.25
-"""For each of the four choices."""
+"""For each choice."""
 SAMPLE_BYTES = 96 * 2**20
 """Weights that a timing reads: more than caches hold, or it would flatter."""
 ROUNDS = 5
 PREFILL_ROWS = 32
+DRAFT_ROWS = 5
 PREFILL_BYTES = 24 * 2**20
 CONTEXT = 1024
 CLEARLY = 0.9
+WORTH_A_COPY = 0.75
 WORTH_THE_SCREENS_CORE = 0.8
 """On a small machine all cores are taken only where that saves a fifth."""
 
@@ -52,6 +54,8 @@ class CpuPlan:
     """Whether one row attends with its grouped queries packed."""
     widens_products: bool
     """Whether many bfloat16 rows are multiplied in float32."""
+    orders_weights: bool
+    """Whether rows that verify drafts are multiplied by a copy of the weights in oneDNN's order."""
     decode_threads: int | None
     """None leaves the number to torch."""
     prefill_threads: int | None
@@ -63,6 +67,7 @@ class CpuPlan:
                 f"oneDNN {'off' if self.avoids_onednn else 'on'} for single rows",
                 f"{'packed' if self.packs_attention else 'plain'} attention",
                 f"{'float32' if self.widens_products else 'native'} products",
+                f"{'ordered' if self.orders_weights else 'plain'} weights for drafts",
                 f"threads: {self.decode_threads or 'default'} to decode, "
                 f"{self.prefill_threads or 'default'} to prefill",
             )
@@ -99,6 +104,7 @@ def assumed_plan(model: Any, threads: int | None = None) -> CpuPlan:
         avoids_onednn=narrow,
         packs_attention=grouping(model) is not None,
         widens_products=narrow and not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        orders_weights=False,
         decode_threads=threads,
         prefill_threads=threads,
     )
@@ -122,13 +128,22 @@ def _measure(model: Any, layers: Sequence[nn.Linear]) -> CpuPlan:
     torch.set_num_threads(1)
     avoids = _measure_onednn(layers)
     packs = _measure_attention(model)
-    widens = _measure_widening(_sample(model, PREFILL_BYTES))
+    few = _sample(model, PREFILL_BYTES)
+    widens = _measure_widening(few)
+    plan = CpuPlan(
+        avoids_onednn=avoids,
+        packs_attention=packs,
+        widens_products=widens,
+        orders_weights=not widens and _measure_order(few),
+        decode_threads=None,
+        prefill_threads=None,
+    )
     if user_decides():
-        return CpuPlan(avoids, packs, widens, decode_threads=None, prefill_threads=None)
+        return plan
     cores = usable_cores()
     decode = _measure_threads(layers, decode_candidates(cores), cores, avoids)
     # A prefill is bound by computing, so that each core counts.
-    return CpuPlan(avoids, packs, widens, decode_threads=decode, prefill_threads=cores)
+    return replace(plan, decode_threads=decode, prefill_threads=cores)
 
 
 def _products(layers: Sequence[nn.Linear], rows: int, multiply: Any) -> Callable[[], None]:
@@ -181,6 +196,21 @@ def _measure_widening(layers: Sequence[nn.Linear]) -> bool:
     ways = {True: widened, False: linear}
     seconds = fastest({wide: _products(layers, PREFILL_ROWS, way) for wide, way in ways.items()})
     return bool(seconds[True] < CLEARLY * seconds[False])
+
+
+def _measure_order(layers: Sequence[nn.Linear]) -> bool:
+    """Whether a few bfloat16 rows are multiplied faster by weights in oneDNN's order."""
+    if layers[0].weight.dtype != torch.bfloat16:
+        return False
+    weights = [ordered(layer.weight) for layer in layers]
+    given = [torch.randn(DRAFT_ROWS, layer.in_features).bfloat16() for layer in layers]
+
+    def run() -> None:
+        for layer, weight, rows in zip(layers, weights, given, strict=True):
+            ordered_product(rows, weight, layer.bias)
+
+    seconds = fastest({True: run, False: _products(layers, DRAFT_ROWS, linear)})
+    return bool(seconds[True] < WORTH_A_COPY * seconds[False])
 
 
 def _measure_threads(
@@ -291,7 +321,12 @@ def _plan(values: Any) -> CpuPlan | None:
         plan = CpuPlan(**values)
     except TypeError:
         return None
-    switches = (plan.avoids_onednn, plan.packs_attention, plan.widens_products)
+    switches = (
+        plan.avoids_onednn,
+        plan.packs_attention,
+        plan.widens_products,
+        plan.orders_weights,
+    )
     counts = (plan.decode_threads, plan.prefill_threads)
     if not all(type(switch) is bool for switch in switches):
         return None

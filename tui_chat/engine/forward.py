@@ -3,7 +3,7 @@
 import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tui_chat.engine.attention import use_packed_attention
 from tui_chat.engine.calibration import CpuPlan, assumed_plan, without_onednn
-from tui_chat.engine.cpu_linear import widen_products
+from tui_chat.engine.cpu_linear import order_products, widen_products
 from tui_chat.engine.growing_cache import grows_only
 from tui_chat.engine.single_step import SingleStep, single_step
 from tui_chat.engine.threads import ThreadTuner, decode_candidates, usable_cores, use_threads
@@ -59,6 +59,7 @@ class ForwardPass:
         self._step: SingleStep | None = None
         self._is_step_checked = False
         self._tuner: ThreadTuner | None = None
+        self._ordering: Iterator[None] = iter(())
         if self.plan is not None:
             self._follow(self.plan)
 
@@ -68,6 +69,8 @@ class ForwardPass:
 
     def verify(self, token_ids: Sequence[int], cache: KVCache) -> Tensor:
         """Append `token_ids` to `cache`; logits (n, vocabulary) that follow each of them."""
+        if len(token_ids) > 1:
+            next(self._ordering, None)
         return self._run(token_ids, cache, keep=len(token_ids))[-len(token_ids) :]
 
     def _follow(self, plan: CpuPlan) -> None:
@@ -76,6 +79,8 @@ class ForwardPass:
         self._step = single_step(self.model)
         if plan.widens_products:
             widen_products(self.model)
+        if plan.orders_weights:
+            self._ordering = order_products(self.model)
         if plan.decode_threads is not None:
             self._tuner = ThreadTuner(decode_candidates(usable_cores()), plan.decode_threads)
 
