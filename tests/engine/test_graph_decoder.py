@@ -24,6 +24,7 @@ from tui_chat.engine.forward import ForwardPass
 from tui_chat.engine.graph_decoder import GraphDecoder, eager_note, open_graph_decoder
 from tui_chat.engine.local import LocalEngine
 from tui_chat.engine.sampling import Sampler, SamplingSettings
+from tui_chat.engine.window_cache import WindowLayer
 from tui_chat.types import GenerationFinished
 
 pytestmark = pytest.mark.engine
@@ -446,6 +447,47 @@ def test_a_prompt_for_which_there_is_no_room_is_an_error_with_the_number(
     # 240 tokens are read and 16 fed; the last of the reply is not.
     assert (len(ids), reason) == (17, "length")
     assert ids == generated(model_of("llama"), PROMPT * 6)[:17]
+
+
+def test_a_cache_that_runs_out_of_memory_while_it_grows_is_not_reused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tui_chat.engine.window_cache.FIRST_TOKENS", 256)
+    model = model_of("llama")
+    model.set_attn_implementation(SPLIT_KV)
+    decoder = decoder_of(model)
+    prompt = PROMPT * 6
+    allocate = WindowLayer.lazy_initialization
+    layers: list[WindowLayer] = []
+
+    def exhausted(layer: WindowLayer, *states: torch.Tensor) -> None:
+        layers.append(layer)
+        if len(layers) == 2:
+            raise torch.OutOfMemoryError("planted")
+        allocate(layer, *states)
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(WindowLayer, "lazy_initialization", exhausted)
+        reply(decoder, prompt)
+
+    ids, _, kept = reply(decoder, prompt)
+    assert (ids, kept) == (generated(model_of("llama"), prompt), 0)
+
+
+def test_a_trial_that_fails_leaves_the_decoder_eager_with_the_reason() -> None:
+    model = model_of("llama")
+    decoder = decoder_of(model)
+    decoder.drop()
+
+    def fail(*call: Any) -> None:
+        raise RuntimeError("planted")
+
+    hook = model.model.layers[1].register_forward_hook(fail)
+    decoder.prepare()
+    hook.remove()
+
+    assert "its trial failed (planted)" in decoder.why_eager
+    assert reply(decoder)[0] == generated(model_of("llama"))
 
 
 def failing(fault: Exception) -> Record:

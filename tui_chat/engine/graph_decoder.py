@@ -156,8 +156,13 @@ class GraphDecoder:
             return
         held = self._held
         if not (held.is_intact and 2 <= len(held.token_ids) <= self._cache.capacity - SPARE_STEPS):
-            self._forget()
-            self._read_trial()
+            try:
+                self._forget()
+                self._read_trial()
+            except Exception as error:
+                logger.exception("The made-up prompt cannot be read")
+                self._stay_eager(f"its trial failed ({first_line(error)})")
+                return
         self._capture()
 
     def _read_trial(self) -> Tensor:
@@ -169,8 +174,11 @@ class GraphDecoder:
         try:
             self._run = capture(self._step, self._held.token_ids, self._record)
         except NotCaptured as reason:
-            self.why_eager = eager_note(str(reason))
-            logger.info("%s", self.why_eager)
+            self._stay_eager(str(reason))
+
+    def _stay_eager(self, reason: str) -> None:
+        self.why_eager = eager_note(reason)
+        logger.info("%s", self.why_eager)
 
     def reuse(self, prompt_ids: Sequence[int]) -> KVCache:
         """The cache for `prompt_ids`: `token_ids` of it need not be read again.
@@ -332,7 +340,9 @@ class GraphDecoder:
             return
         was_captured = self.is_captured
         self._run = self._step  # a graph writes to the addresses it knows
+        self._held.is_intact = False  # for good where the memory ends half-way
         self._held.past_key_values = self._cache.grown(capacity, len(self._held.token_ids))
+        self._held.is_intact = True
         self._step.cache = self._cache
         if was_captured:
             self._capture()
