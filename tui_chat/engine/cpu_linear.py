@@ -8,6 +8,7 @@ its own order. So they are kept in that order as well where a few rows are multi
 
 from collections.abc import Iterator
 from types import MethodType
+from typing import Any
 
 import psutil
 import torch
@@ -82,7 +83,8 @@ def order_products(model: nn.Module) -> Iterator[None]:
 
 def _forward_ordered(layer: nn.Linear, rows: Tensor) -> Tensor:
     if rows.shape[:-1].numel() in ORDERED_ROWS:
-        return ordered_product(rows, layer.ordered_weight, layer.bias)
+        weight: Any = layer.ordered_weight
+        return ordered_product(rows, weight, layer.bias)
     return nn.functional.linear(rows, layer.weight, layer.bias)
 
 
