@@ -197,7 +197,7 @@ def make_engine(
             tokenizer=tokenizer or byte_level_tokenizer(),
             name=kind,
             precision=Precision.CPU,
-            device="cpu",
+            device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             rungs=(),
             notes=(),
