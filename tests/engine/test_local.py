@@ -14,6 +14,7 @@ from tiny_models import (
     CHATML,
     CONFIGS,
     GREEDY,
+    CheapPasses,
     byte_level_tokenizer,
     make_engine,
     message,
@@ -24,6 +25,7 @@ from tiny_models import (
 )
 
 from tui_chat.engine.local import LocalEngine, end_ids, resolve
+from tui_chat.engine.prompt_cache import PromptCache
 from tui_chat.types import (
     GenerationFinished,
     GenerationSettings,
@@ -71,16 +73,22 @@ def not_a_number(logits: torch.Tensor) -> torch.Tensor:
     return logits * float("nan")
 
 
+@pytest.mark.parametrize("speculates", [False, True])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_greedy_replies_over_a_kept_cache_are_those_of_a_fresh_engine(kind: str) -> None:
+def test_greedy_replies_over_a_kept_cache_are_those_of_a_fresh_engine(
+    kind: str, speculates: bool
+) -> None:
+    """Followed, repeated, shortened, edited and taken up again, also after drafts."""
     engine = make_engine(kind)
+    engine._costs = CheapPasses()
+    chosen = replace(GREEDY, speculation=speculates)
     question = talk("Hello world, how are you?")
     answer, _, _ = run(engine, question)
     followed = talk("Hello world, how are you?", answer, "and the weather?")
     edited = talk("Hello world, how is the fox?", "lazy", "and the dog?")
 
     for messages in (question, followed, followed, question, edited, followed):
-        _, finished, _ = run(engine, messages)
+        _, finished, _ = run(engine, messages, chosen)
         _, fresh, _ = run(make_engine(kind), messages)
 
         assert finished.prompt_ids == fresh.prompt_ids
@@ -142,11 +150,13 @@ def test_mode_may_change_in_the_middle_of_a_reply_without_a_new_prefill(kind: st
     assert run(engine, QUESTION)[1].new_ids == run(make_engine(kind), QUESTION)[1].new_ids
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3_next"])
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_cancelled_reply_leaves_a_cache_that_can_be_used(kind: str) -> None:
     engine = make_engine(kind)
+    engine._costs = CheapPasses()
+    chosen = replace(LONG, speculation=True)
     cancel = threading.Event()
-    stream = engine.stream(QUESTION, lambda: LONG, cancel)
+    stream = engine.stream(QUESTION, lambda: chosen, cancel)
     events = []
     for event in stream:
         events.append(event)
@@ -236,6 +246,61 @@ def test_every_delta_carries_the_figures_of_its_moment() -> None:
     assert counts == sorted(counts)
     assert all(a.decode_seconds <= b.decode_seconds for a, b in pairwise(deltas))
     assert deltas[-1].decode_seconds <= finished.metrics.decode_seconds
+
+
+def test_figures_of_a_reply_are_logged_without_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = make_engine()
+    with caplog.at_level(logging.INFO):
+        text, finished, _ = run(engine, QUESTION)
+        run(engine, QUESTION)
+
+    metrics = finished.metrics
+    lines = [record.getMessage() for record in caplog.records if "Reply" in record.getMessage()]
+    assert f"prefill {metrics.prompt_tokens} tok (0 reused)" in lines[0]
+    assert f"24 tok (0 drafted) {metrics.decode_seconds * 1000:.0f} ms" in lines[0]
+    assert f"{23 / metrics.decode_seconds:.1f} tok/s" in lines[0]
+    assert f"prefill 1 tok ({metrics.prompt_tokens - 1} reused)" in lines[1]
+    assert text not in caplog.text
+    assert "how are you" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "lfm2", "qwen3_next", "llama"])
+def test_cache_that_starts_over_says_why(kind: str) -> None:
+    engine = make_engine(kind)
+    first = run(engine, QUESTION)[1].metrics
+    again = run(engine, QUESTION)[1].metrics
+
+    reasons = {"gemma3": "sliding-window", "lfm2": "recurrent", "qwen3_next": "recurrent"}
+    assert first.cache_note == ""
+    assert reasons.get(kind, "") in again.cache_note
+    assert bool(again.cache_note) is (kind in reasons)
+    assert (again.cached_tokens == 0) is (kind in reasons)
+
+
+def test_drafts_are_counted_and_the_rate_is_that_of_all_tokens() -> None:
+    engine = make_engine()
+    engine._costs = CheapPasses()
+
+    def circling(logits: torch.Tensor) -> torch.Tensor:
+        assert isinstance(engine._cache, PromptCache)
+        assert engine._cache._kept is not None
+        held = engine._cache._kept.token_ids[-len(logits) :]
+        for row, token in zip(logits, held, strict=True):
+            row[65 + (token - 64) % 9] = 1e4
+        return logits
+
+    Planted(engine, 0, circling)
+    chosen = replace(GREEDY, speculation=True, max_new_tokens=40)
+    _, finished, events = run(engine, QUESTION, chosen)
+
+    metrics = finished.metrics
+    assert metrics.drafted_tokens > 15
+    assert metrics.completion_tokens == len(finished.new_ids) == 40
+    assert metrics.tokens_per_second == pytest.approx(39 / metrics.decode_seconds)
+    counts = [event.completion_tokens for event in events if isinstance(event, TextDelta)]
+    assert counts == sorted(set(counts))
 
 
 def test_metrics_add_up() -> None:

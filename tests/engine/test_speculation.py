@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import CONFIGS, tiny_model
+from tiny_models import CONFIGS, CheapPasses, tiny_model
 from transformers import DynamicCache
 
 from tui_chat.engine.decode import decode, prefill
@@ -19,19 +19,6 @@ pytestmark = pytest.mark.engine
 GREEDY = SamplingSettings()
 PROMPT = [(7 * i) % 300 + 3 for i in range(20)] * 2
 WINDOW = 1000
-
-
-class CheapPasses(PassCosts):
-    """Costs as measured where many rows are as quick as one: drafts always pay."""
-
-    def step(self) -> float:
-        return 1.0
-
-    def of(self, rows: int) -> float:
-        return 1.0
-
-    def note(self, rows: int, seconds: float) -> None:
-        pass
 
 
 class DearPasses(CheapPasses):

@@ -23,6 +23,7 @@ from transformers import (
 
 from tui_chat.engine.loader import LoadedModel
 from tui_chat.engine.local import LocalEngine
+from tui_chat.engine.speculation import PassCosts
 from tui_chat.types import (
     GenerationFinished,
     GenerationSettings,
@@ -206,6 +207,19 @@ def make_engine(
         ),
         **options,
     )
+
+
+class CheapPasses(PassCosts):
+    """Costs as measured where many rows are as quick as one: drafts always pay."""
+
+    def step(self) -> float:
+        return 1.0
+
+    def of(self, rows: int) -> float:
+        return 1.0
+
+    def note(self, rows: int, seconds: float) -> None:
+        pass
 
 
 def message(role: str, content: str, *, reasoning: str = "") -> Message:

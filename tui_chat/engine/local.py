@@ -241,6 +241,8 @@ class LocalEngine:
         finally:
             reply.drafted_tokens = steps.drafted_tokens
             reply.speculation_note = steps.why_not_speculating
+            if steps.speculates and self._graph is not None:
+                reply.speculation_note = "the captured step takes one token at a time"
             tokens.close()
             start = len(reply.prompt_ids) - len(reply.continued_ids)
             self._last_ids = reply.prompt_ids[:start], (*reply.continued_ids, *reply.new_ids)

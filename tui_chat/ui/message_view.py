@@ -172,7 +172,12 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
             parts = f"{message.token_count:,} tok in {parts}"
         whole, short = f"{parts}, the last: ", f"{parts} · "
     total = f"total {seconds(metrics.total_seconds)} · "
+    why = f" ({metrics.cache_note})" if metrics.cache_note else ""
     heads = (
+        f"{whole}{tokenize}{read}{why} {prefill}{prefill_rate} · {decode}{drafted}{total}",
+        f"{whole}{read}{why} {prefill} · {decode}",
+        f"{read}{why} · {short}",
+    ) * bool(why) + (
         f"{whole}{tokenize}{read} {prefill}{prefill_rate} · {decode}{drafted}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}{drafted}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}{total}",
