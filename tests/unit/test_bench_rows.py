@@ -2,11 +2,15 @@
 
 import json
 import math
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tui_chat.bench import peers, run
+from tui_chat.bench.terminal import private_environment, tui_chat_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
@@ -87,6 +91,25 @@ def test_llama_cpp_gives_the_same_reply_from_the_same_weights(
     (row,) = json.loads(capsys.readouterr().out)
     assert row["row"] == "llama.cpp 1024"
     assert "identical" in row["note"]
+
+
+def test_a_signal_ends_the_run_with_the_rows_that_were_measured(tmp_path: Path) -> None:
+    command = [*tui_chat_command(), "bench", "clean", "count", "--runs", "50", "--json"]
+    running = subprocess.Popen(
+        command,
+        env=private_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if "count, plain, run 1" in line:
+            break
+    running.send_signal(signal.SIGTERM)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert [row["row"] for row in json.loads(out)] == ["clean"]
 
 
 def test_a_model_that_is_not_there_is_told_in_a_sentence(

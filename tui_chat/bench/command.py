@@ -4,9 +4,12 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import NoReturn
 
 from tui_chat.bench.harness import (
@@ -140,7 +143,7 @@ def _parser() -> _Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure and print; 0 when every row was measured, 1 when one failed.
+    """Measure and print; 0 when every row was measured, 1 when one failed, 128 + n on signal n.
 
     Raises:
         SystemExit: for --help and arguments that cannot be read.
@@ -163,8 +166,32 @@ def main(argv: Sequence[str]) -> int:
     )
     if args.random:
         setup = dataclasses.replace(setup, shapes=(args.random,))
-    with contextlib.closing(setup.kept):
+    with contextlib.closing(setup.kept), _stoppable():
         return _measure(_once_each(chosen), setup, as_json_list=args.as_json)
+
+
+class _Stopped(BaseException):
+    """A signal asks for the end of the run; as no `Exception`, nothing on the way swallows it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise `_Stopped` on a signal, so that the models built for the run are removed."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise _Stopped(128 + number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _once_each(chosen: Sequence[Benchmark]) -> list[Benchmark]:
@@ -185,6 +212,10 @@ def _measure(chosen: Sequence[Benchmark], setup: Setup, *, as_json_list: bool) -
         except BenchError as error:
             print(f"tui-chat: {bench.name}: {error}", file=sys.stderr)
             code = 1
+        except _Stopped as stopped:
+            # What was measured before is still worth its time.
+            code = stopped.code
+            break
     if as_json_list:
         print(machine, file=sys.stderr)
         print(as_json(rows))

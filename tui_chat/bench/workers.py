@@ -61,6 +61,8 @@ def running_worker(side: Side, model: str, home: Path | None = None) -> Iterator
             stdout=subprocess.PIPE,
             text=True,
             env=private_environment(home or Path(name)),
+            # Ctrl+C is for the benchmark, which then ends its workers.
+            start_new_session=True,
         )
         try:
             yield Worker(side, started, process)
