@@ -24,7 +24,7 @@ from tui_chat.store.summaries import created_at_of, is_conversation_id, summariz
 from tui_chat.types import Conversation, ConversationSummary, Role, SearchHit
 
 _VERSION = 1
-_BATCH = 100
+_BATCH = 400
 """Files that are read in one transaction, so that other processes never wait for long."""
 _BUSY_SECONDS = 10.0
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -30,8 +30,12 @@ def words_of(query: str) -> list[str]:
 
 def trigram_query(words: list[str]) -> str:
     """An FTS5 expression that every text with all `words` fulfils; empty if all are too short."""
+    # Every third one and the last cover a word; more would only be looked up in vain.
     trigrams = dict.fromkeys(
-        word[start : start + 3] for word in words[:_FEW] for start in range(len(word) - 2)[:_FEW]
+        word[start : start + 3]
+        for word in words[:_FEW]
+        if len(word) > 2
+        for start in (*range(0, len(word) - 3, 3)[:_FEW], len(word) - 3)
     )
     return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in trigrams)
 
