@@ -652,7 +652,7 @@ def test_drafts_are_not_verified_and_the_figures_say_why() -> None:
     finished = run(captured_engine(), talk("again and again and again"), settings)[1]
 
     assert finished.metrics.drafted_tokens == 0
-    assert finished.metrics.speculation_note == "the step on the GPU takes one token at a time"
+    assert "takes one token at a time" in finished.metrics.speculation_note
 
 
 def test_an_error_is_told_and_the_next_reply_starts_with_an_empty_cache() -> None:

@@ -11,7 +11,6 @@ from transformers.cache_utils import (
 
 from tui_chat.engine.forward import KVCache
 from tui_chat.engine.growing_cache import FULL_ATTENTION, growing_cache
-from tui_chat.engine.window_cache import WindowLayer
 
 NOTE_FROM_TOKENS = 16
 """Fewer tokens that have to be read again are not worth a word."""
@@ -101,8 +100,6 @@ def cut_limit(past_key_values: Any) -> tuple[int, str]:
                 refusal = "a full sliding-window cache cannot be cut back"
         elif isinstance(layer, LinearAttentionCacheLayerMixin):
             return 0, "a recurrent state cannot be cut back"
-        elif isinstance(layer, WindowLayer):
-            return 0, "the step on the GPU takes one token at a time"
         else:
             return 0, "this model's cache cannot be cut back"
     return limit, refusal
