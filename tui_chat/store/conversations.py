@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import weakref
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tui_chat.store.log import (
     new_id,
     reason_of,
 )
-from tui_chat.store.records import MessageTree
+from tui_chat.store.records import MessageTree, encode
 from tui_chat.store.summaries import created_at_of, is_conversation_id
 from tui_chat.types import Conversation, ConversationSummary, SearchHit
 
@@ -105,6 +106,63 @@ class ConversationStore:
             log = ConversationLog(tree, path=path, file=file, read_only_reason=reason)
             self._open.add(log)
             return log
+
+    def find(self, start: str) -> str:
+        """The id that begins with `start`.
+
+        Raises:
+            StoreError: no id does, or more than one.
+        """
+        if is_conversation_id(start):
+            return start
+        ids = [summary.id for summary in self.summaries() if summary.id.startswith(start)]
+        if len(ids) != 1 or not start:
+            count = "More than one chat begins" if ids else "No chat begins"
+            raise StoreError(f'{count} with "{start}"; tui-chat list shows their ids.')
+        return ids[0]
+
+    def read(self, conversation_id: str) -> MessageTree:
+        """A conversation with all its branches, without opening it: another may write it.
+
+        Raises:
+            StoreError: there is no such conversation, or it cannot be read.
+        """
+        path = self._path(self._chats, conversation_id)
+        tree = MessageTree(Conversation(conversation_id, created_at_of(conversation_id)))
+        try:
+            with open_regular_file(path) as file:
+                tree.load(file.read())
+        except FileNotFoundError as error:
+            raise StoreError("There is no such chat; it may have been deleted.") from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read because {reason_of(error)}.") from error
+        return tree
+
+    def add(self, tree: MessageTree) -> str:
+        """Store a conversation that comes from elsewhere, under a new id, which is returned.
+
+        Raises:
+            StoreError: the disk refused it; nothing of it is stored.
+        """
+        while (path := self._path(self._chats, new_id())).exists():
+            pass
+        tree.header = replace(tree.header, id=path.stem)
+        partial = path.with_suffix(".partial")
+        try:
+            make_private_dir(self._chats)
+            file = AppendLog(partial, create=True)
+            try:
+                file.append(b"".join(map(encode, tree.records())), durable=True)
+                os.rename(partial, path)
+            except OSError:
+                partial.unlink()
+                raise
+            finally:
+                file.close()
+            sync_dir(self._chats)
+        except OSError as error:
+            raise StoreError(f"The chat is not stored because {reason_of(error)}.") from error
+        return path.stem
 
     def delete(self, conversation_id: str) -> None:
         """Move a conversation to the trash, also while it is open here.
