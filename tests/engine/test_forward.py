@@ -6,6 +6,7 @@ import torch
 from tiny_models import CONFIGS, SIZES, tiny_model
 from transformers import AutoModelForCausalLM, DynamicCache, MistralConfig, Qwen2Config
 
+from tui_chat.engine import forward as forward_module
 from tui_chat.engine.attention import use_packed_attention
 from tui_chat.engine.calibration import CpuPlan
 from tui_chat.engine.forward import ForwardPass, KVCache
@@ -167,14 +168,18 @@ def test_quantised_layers_are_called_and_not_fused() -> None:
     assert ids == expected[0, len(PROMPT) :].tolist()
 
 
+@pytest.mark.parametrize(("cores", "prefill"), [(2, 1), (8, 2)])
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
-def test_threads_follow_the_plan(kind: str) -> None:
+def test_threads_follow_the_plan_and_small_machines_share_their_cores(
+    kind: str, cores: int, prefill: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward_module, "usable_cores", lambda: cores)
     plan = replace(PLAIN, decode_threads=1, prefill_threads=2)
     forward = ForwardPass(make_model(kind), plan)
     cache = KVCache(growing_cache(forward.model.config))
 
     forward(PROMPT, cache)
-    assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == prefill
     forward([5], cache)
     assert torch.get_num_threads() == 1
 

@@ -69,7 +69,7 @@ class CpuPlan:
                 f"{'float32' if self.widens_products else 'native'} products",
                 f"{'ordered' if self.orders_weights else 'plain'} weights for drafts",
                 f"threads: {self.decode_threads or 'default'} to decode, "
-                f"{self.prefill_threads or 'default'} to prefill",
+                f"{self.prefill_threads or 'default'} to prefill at most",
             )
         )
 

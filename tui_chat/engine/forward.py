@@ -15,7 +15,13 @@ from tui_chat.engine.calibration import CpuPlan, assumed_plan, without_onednn
 from tui_chat.engine.cpu_linear import order_products, widen_products
 from tui_chat.engine.growing_cache import grows_only
 from tui_chat.engine.single_step import SingleStep, single_step
-from tui_chat.engine.threads import ThreadTuner, decode_candidates, usable_cores, use_threads
+from tui_chat.engine.threads import (
+    SMALL_MACHINE_CORES,
+    ThreadTuner,
+    decode_candidates,
+    usable_cores,
+    use_threads,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class ForwardPass:
         self._step: SingleStep | None = None
         self._is_step_checked = False
         self._tuner: ThreadTuner | None = None
+        self._shares_cores = False
         self._ordering: Iterator[None] = iter(())
         if self.plan is not None:
             self._follow(self.plan)
@@ -82,7 +89,9 @@ class ForwardPass:
         if plan.orders_weights:
             self._ordering = order_products(self.model)
         if plan.decode_threads is not None:
-            self._tuner = ThreadTuner(decode_candidates(usable_cores()), plan.decode_threads)
+            cores = usable_cores()
+            self._shares_cores = cores <= SMALL_MACHINE_CORES
+            self._tuner = ThreadTuner(decode_candidates(cores), plan.decode_threads)
 
     def _run(self, token_ids: Sequence[int], cache: KVCache, keep: int) -> Tensor:
         """Logits after at least the last `keep` of `token_ids`, which are then in `cache`."""
@@ -90,14 +99,22 @@ class ForwardPass:
         if len(token_ids) == 1 and self.plan is not None:
             logits = self._run_one(token_ids[0], cache.past_key_values, self.plan)
         else:
-            if self.plan is not None and self.plan.prefill_threads is not None:
-                use_threads(self.plan.prefill_threads)
+            if self._tuner is not None:
+                use_threads(self._prefill_threads(self._tuner))
             avoids = self.plan is not None and self.plan.avoids_onednn
             with without_onednn(avoids and len(token_ids) <= FEW_ROWS):
                 logits = self._run_model(token_ids, cache.past_key_values, keep)
         cache.token_ids.extend(token_ids)
         cache.is_intact = True
         return logits
+
+    def _prefill_threads(self, tuner: ThreadTuner) -> int:
+        """All cores, but on a small machine only those that steps had for themselves.
+
+        There, waiting for a core that another program uses costs more than the core gains.
+        """
+        count = self.plan.prefill_threads if self.plan is not None else None
+        return tuner.chosen if self._shares_cores or count is None else count
 
     def _run_one(self, token_id: int, past_key_values: Any, plan: CpuPlan) -> Tensor:
         """Logits (1, vocabulary) after one id, on the threads that are fastest for one."""
