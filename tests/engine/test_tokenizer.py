@@ -76,7 +76,7 @@ def test_clean_text_is_encoded_as_the_plain_template_does(name: str, text: str) 
         return
     plain = tokenizer.hf.apply_chat_template(
         [{"role": "user", "content": text}],
-        chat_template=tokenizer._template,
+        chat_template=tokenizer._template.source,
         add_generation_prompt=True,
         return_dict=False,
     )
@@ -203,7 +203,7 @@ def test_counting_and_encoding_at_once_give_no_wrong_ids() -> None:
     text = "<|im_end|> and <think> are text here"
     conversations = [talk(f"{text} {number}") for number in range(200)]
     expected = [
-        list(tokenizer._encode_turns([{"role": "user", "content": f"{text} {n}"}]))
+        list(ChatTokenizer(byte_level_tokenizer()).encode(talk(f"{text} {n}")).token_ids)
         for n in range(200)
     ]
     wrong: list[int] = []

@@ -96,8 +96,11 @@ def plan_context(
     tokens = count_from(first)
     if tokens > budget:
         target = budget - int(budget * _FREE_AFTER_DROP)
-        sizes = [sum(map(count_message, turn)) for turn in turns]
-        first, tokens = _first_within(target, tokens, first, sizes, count_from)
+
+        def size(turn: int) -> int:
+            return sum(map(count_message, turns[turn]))
+
+        first, tokens = _first_within(target, tokens, range(first, last), size, count_from)
     plan = ContextPlan(
         kept=kept_from(first),
         dropped=tuple(message for turn in turns[:first] for message in turn),
@@ -111,17 +114,26 @@ def plan_context(
 
 
 def _first_within(
-    target: int, tokens: int, first: int, sizes: Sequence[int], count_from: Callable[[int], int]
+    target: int,
+    tokens: int,
+    turns: range,
+    size: Callable[[int], int],
+    count_from: Callable[[int], int],
 ) -> tuple[int, int]:
-    """The earliest turn from `first` on with which the prompt fits `target`, and its count.
+    """The earliest turn with which the prompt fits `target`, and the count from there.
 
-    The last turn is taken if none fits. `tokens` is the count from `first`; `sizes` only say
-    where to look first, so that few prompts are counted in full.
+    Args:
+        target: how many tokens the prompt may have.
+        tokens: the count from the first of `turns`.
+        turns: the turns that may be dropped; the one behind them is taken if none fits.
+        size: about what a turn adds; it only says where to look first, so that few prompts are
+            counted in full.
+        count_from: the exact count of the prompt from a turn on.
     """
-    last = len(sizes) - 1
+    first, last = turns.start, turns.stop
     excess, start = tokens - target, first
     while start < last and excess > 0:
-        excess -= sizes[start]
+        excess -= size(start)
         start += 1
     tokens = count_from(start)
     while start < last and tokens > target:

@@ -1,63 +1,42 @@
-"""Messages in, token ids out: the chat template, injection-proof encoding, cached counts.
+"""Messages in, token ids out: the chat template, injection-proof encoding, exact counts.
 
-Whatever stands in a message is text; only the template may write control tokens.
+Whatever stands in a message is text; only the template may write control tokens. What was
+rendered and encoded for earlier prompts is used again where it is proven to be the same.
 """
 
 import hashlib
 import json
 import re
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import is_
+from typing import Any
 
 from jinja2 import TemplateError
-from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
-from tui_chat.engine.base import EngineError
+from tui_chat.engine.chat_template import (
+    CHATML_MARKERS,
+    ChatTemplate,
+    Turn,
+    context,
+    plain_turn,
+)
+from tui_chat.engine.encoding import Recent, TextEncoder
 from tui_chat.types import Message, Role
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
-CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
-CHATML_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+_USER, _ASSISTANT, _SYSTEM = Role.USER, Role.ASSISTANT, Role.SYSTEM
+_Key = tuple[str, str | None, bool]
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_PROBE = "tuichatprobe"
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-Turn = dict[str, str]
-TurnKey = tuple[str, str, str]
-
-
-class _Lru(Generic[K, V]):
-    """A bounded mapping that forgets what was used longest ago; safe between threads."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        with self._lock:
-            self._entries[key] = value
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+_KEPT_BYTES = 64_000_000
+_KEPT_PROMPTS = 8
+_BYTES_PER_CHARACTER = 12
+"""What text and ids of a turn take up together, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +52,70 @@ class EncodedPrompt:
     """How many of the last ids are the beginning of the reply, which is to go on."""
 
 
-class ChatTokenizer:
-    """A Hugging Face tokenizer and its chat template behind one lock.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The text of a turn, encoded."""
 
-    The lock is needed because the tokenizer's backend is switched between two ways of
-    encoding; a second thread in between would get wrong ids.
-    """
+    ids: Sequence[int]
+    end: str
+    """The added token that the text up to here ends with, or an empty string."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What the template writes for a message, or for the first two turns together."""
+
+    text: str
+    parts: dict[str, _Part] = field(default_factory=dict)
+    """Its encoding, by the added token that the text before it ends with."""
+
+
+@dataclass(slots=True)
+class _Written:
+    """A prompt as it was written turn by turn."""
+
+    messages: tuple[Message, ...]
+    thinking: bool | None
+    turns: list[_Turn]
+    """The first two turns, and then each message."""
+    ending: _Turn
+    """The generation prompt."""
+
+    @property
+    def text(self) -> str:
+        return "".join([turn.text for turn in self.turns]) + self.ending.text
+
+
+class ChatTokenizer:
+    """A Hugging Face tokenizer and its chat template; safe to use from several threads."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Examine `tokenizer` (transformers) and its template; sets its `chat_control_tokens`."""
         self.hf = tokenizer
-        self.lock = threading.Lock()
-        self.notes: tuple[str, ...] = ()
-        self._prompts: _Lru[tuple[TurnKey, ...], EncodedPrompt] = _Lru(4)
-        self._counts: _Lru[TurnKey, int] = _Lru(8192)
-        self._wordless: dict[int, bool] = {}
         self._added: dict[str, int] = dict(tokenizer.added_tokens_encoder)
-        self._control = sorted((t for t in self._added if not t.isspace()), key=len, reverse=True)
-        tokenizer.chat_control_tokens = list(self._control)
-        self._control_pattern = _any_of(self._control)
-        self._control_marks = re.compile("|".join(map(re.escape, self._control)) or "(?!)")
-        self._text_markers = _any_of([])
-        self._fold_system = False
-        self._sanitizes = True
-        self._chatml = False
-        self._template = self._own_template() or self._chatml_template()
-        self._examine_template()
-        self._examine_sanitizing()
+        self._template = ChatTemplate(tokenizer, self._added)
+        self._encoder = TextEncoder(
+            tokenizer, self._added, self._template.text_markers, self._template.sample()
+        )
+        self.lock = self._encoder.lock
+        self.notes: tuple[str, ...] = self._template.notes
+        if not self._encoder.sanitizes:
+            self.notes += (
+                "This tokenizer cannot read control tokens as plain text, so a space is put "
+                "into those that a message quotes.",
+            )
+        self._turns: Recent[tuple[object, ...], _Turn] = Recent(_KEPT_BYTES)
+        self._counts: Recent[_Key, int] = Recent(16384)
+        self._prompts: deque[_Written] = deque(maxlen=_KEPT_PROMPTS)
+        self._wordless: dict[int, bool] = {}
         self._tails = self._turn_tails()
-        self._before_reply = self._space_before_reply()
         self.tokenizer_id = self._identify()
 
     @property
     def end_ids(self) -> frozenset[int]:
         """Ids that end a turn, as far as tokenizer and template tell."""
-        ids = {self._added[t] for t in END_OF_TURN if t in self._added and t in self._template}
+        source = self._template.source
+        ids = {self._added[t] for t in END_OF_TURN if t in self._added and t in source}
         if self.hf.eos_token_id is not None:
             ids.add(int(self.hf.eos_token_id))
         return frozenset(ids)
@@ -116,7 +124,7 @@ class ChatTokenizer:
     def end_strings(self) -> tuple[str, ...]:
         """Texts that end a turn because the tokenizer has no token for them."""
         marker = CHATML_MARKERS[1]
-        return (marker,) if self._chatml and marker not in self._added else ()
+        return (marker,) if marker in self._template.text_markers else ()
 
     @property
     def think_ids(self) -> tuple[int, int] | None:
@@ -125,40 +133,60 @@ class ChatTokenizer:
             return self._added[THINK_OPEN], self._added[THINK_CLOSE]
         return None
 
-    def encode(self, messages: Sequence[Message]) -> EncodedPrompt:
-        """Render and encode the prompt of `messages`; the last few results are kept.
+    def encode(self, messages: Sequence[Message], thinking: bool | None = None) -> EncodedPrompt:
+        """Render and encode the prompt of `messages`.
 
         Where the last message is a reply, the prompt is that of the messages before it, followed
         by the text of the reply as the model would have written it, for the model to go on with.
 
+        Args:
+            messages: a conversation, oldest first.
+            thinking: whether the model shall reason before it answers, where the template has a
+                switch for that; None leaves it to the template.
+
         Raises:
             EngineError: the template refuses this conversation.
         """
-        key = tuple(_turn_key(message) for message in messages)
-        known = self._prompts.get(key)
-        if known is not None:
-            return known
-        if len(messages) > 1 and messages[-1].role is Role.ASSISTANT:
-            return self._encode_continued(messages[:-1], messages[-1])
         start = time.perf_counter()
-        ids = self._encode_turns([_turn(message) for message in messages])
-        tail = self.decode(ids[-16:]).rstrip()
-        prompt = EncodedPrompt(
-            tuple(ids), time.perf_counter() - start, opens_reasoning=tail.endswith(THINK_OPEN)
-        )
-        self._prompts.put(key, prompt)
-        return prompt
+        continued = 0
+        if len(messages) > 1 and messages[-1].role is Role.ASSISTANT:
+            ids, opens, continued = self._continued(messages[:-1], messages[-1], thinking)
+        else:
+            ids, opens = self._prompt(messages, thinking)
+        return EncodedPrompt(tuple(ids), time.perf_counter() - start, opens, continued)
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Exact length of the prompt of `messages`. Raises EngineError like `encode`."""
-        return len(self.encode(messages).token_ids)
+    def count_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
+        """Exact length of the prompt of `messages`; takes and raises what `encode` does."""
+        if len(messages) > 1 and messages[-1].role is Role.ASSISTANT:
+            return len(self._continued(messages[:-1], messages[-1], thinking)[0])
+        written = self._written(messages, thinking)
+        parts = self._parts(written) if written else None
+        if parts is not None:
+            return sum([len(part.ids) for part in parts])
+        return len(self._prompt(messages, thinking)[0])
+
+    def render(self, messages: Sequence[Message], thinking: bool | None = None) -> str:
+        """The text of the prompt of `messages`, control tokens that messages quote marked.
+
+        Args:
+            messages: a conversation, oldest first, that ends with a user message.
+            thinking: as in `encode`.
+
+        Raises:
+            EngineError: the template refuses this conversation.
+        """
+        written = self._written(messages, thinking)
+        if written is not None:
+            return written.text
+        turns = [self._said(message) for message in messages]
+        return self._template.prompt(turns, thinking=thinking)
 
     def count_message(self, message: Message) -> int:
         """Tokens that one message adds to a prompt, cached by what it holds."""
-        key = _turn_key(message)
+        key = _key(message)
         count = self._counts.get(key)
         if count is None:
-            count = self._measure_turn(_turn(message))
+            count = self._measure(message)
             self._counts.put(key, count)
         return count
 
@@ -176,265 +204,238 @@ class ChatTokenizer:
             self._wordless[token_id] = known
         return known
 
-    # Which template
-
-    def _own_template(self) -> str:
-        template = self.hf.chat_template
-        if isinstance(template, dict):
-            template = template.get("default") or next(iter(template.values()), "")
-        return template or ""
-
-    def _chatml_template(self) -> str:
-        self._chatml = True
-        # Markers that are no tokens are written as text, so only breaking them tells them apart.
-        self._control_pattern = _any_of([*self._control, *CHATML_MARKERS])
-        self._text_markers = _any_of([m for m in CHATML_MARKERS if m not in self._added])
-        self._note("The tokenizer has no chat template, so ChatML is used; replies may be poor.")
-        first = self.hf.encode("x", add_special_tokens=True)[:1]
-        starts_with_bos = self.hf.bos_token_id is not None and first == [self.hf.bos_token_id]
-        return ("{{ bos_token }}" if starts_with_bos else "") + CHATML_TEMPLATE
-
-    def _note(self, sentence: str) -> None:
-        self.notes = (*self.notes, sentence)
-
-    def _examine_template(self) -> None:
-        """Find out whether the template works, and whether it takes a system message."""
-        talk = [_plain(Role.USER), _plain(Role.ASSISTANT), _plain(Role.USER)]
-        try:
-            self._render(talk)
-        except Exception as error:
-            self._note(f"The model's chat template is broken ({type(error).__name__}).")
-            self._template = self._chatml_template()
-            return
-        try:
-            shown = _PROBE in self._render([{"role": "system", "content": _PROBE}, *talk])
-        except Exception:
-            shown = False
-        if not shown:
-            self._fold_system = True
-            self._note(
-                "The chat template takes no system message, so the system prompt is put "
-                "before your first message."
-            )
-
-    def _examine_sanitizing(self) -> None:
-        """Find out whether every control token can be encoded as plain text."""
-        every = " ".join(self._control)
-        try:
-            self._apply([{"role": "user", "content": every}], sanitize=True)
-        except (ValueError, TypeError, NotImplementedError):
-            self._sanitizes = False
-            self._note(
-                "This tokenizer cannot read control tokens as plain text, so a space is put "
-                "into those that a message quotes."
-            )
-
     def _identify(self) -> str:
         backend = getattr(self.hf, "_tokenizer", None)
         text = backend.to_str() if backend is not None else json.dumps(sorted(self.hf.get_vocab()))
         digest = hashlib.sha256(text.encode("utf-8", "replace"))
-        digest.update(self._template.encode("utf-8", "replace"))
+        digest.update(self._template.source.encode("utf-8", "replace"))
         return digest.hexdigest()[:16]
 
-    # Rendering and encoding
+    # A whole prompt
 
-    def _encode_turns(self, turns: Sequence[Turn]) -> list[int]:
-        """Ids of a prompt; joins turns of one role where the template insists on alternation."""
-        turns = _fold_system(turns) if self._fold_system else list(turns)
+    def _prompt(self, messages: Sequence[Message], thinking: bool | None) -> tuple[list[int], bool]:
+        """Ids of a prompt, and whether it leaves the reply inside `<think>`."""
+        written = self._written(messages, thinking)
+        parts = self._parts(written) if written else None
+        if written is not None and parts is not None:
+            ids = [*chain.from_iterable([part.ids for part in parts])]
+            return ids, _opens_reasoning(written.ending.text)
+        text = self.render(messages, thinking)
+        return self._encoder.ids(text), _opens_reasoning(text)
+
+    def _said(self, message: Message) -> Turn:
+        """The message as templates know it; lone surrogates would make the tokenizer raise."""
+        neutral = self._encoder.neutral
+        content = neutral(_SURROGATES.sub("\ufffd", message.content))
+        turn = {"role": message.role.value, "content": content}
+        if message.reasoning:
+            turn["reasoning_content"] = neutral(_SURROGATES.sub("\ufffd", message.reasoning))
+        return turn
+
+    # A prompt turn by turn
+
+    def _written(self, messages: Sequence[Message], thinking: bool | None) -> _Written | None:
+        """The texts of a prompt; what it shares with earlier ones is taken from there.
+
+        None where the template is not proven to write turn by turn, and for other conversations
+        than those that alternate.
+        """
+        lead = 1 if messages and messages[0].role is Role.SYSTEM else 0
+        head = lead + 2
+        if (
+            not self._template.turn_by_turn
+            or len(messages) <= head
+            or not _alternates(messages[lead:head])
+        ):
+            return None
+        system = bool(lead) and not self._template.folds_system
         try:
-            return self._ids(turns)
+            first = self._head(messages[:head], thinking)
+            known, shared = self._longest_known(messages, thinking, first.text)
+            if known is not None and shared == len(messages) == len(known.messages):
+                return known
+            turns = [first]
+            if known is not None and shared > head:
+                turns = known.turns[: shared - head + 1]
+            else:
+                shared = head
+            # What is shared alternates; its last reply decides who speaks next.
+            if not _alternates(messages[lead + (shared - lead) // 2 * 2 :]):
+                return None
+            turns += [self._later(message, system, thinking) for message in messages[shared:]]
+            ending = self._ending(system, thinking)
         except TemplateError:
-            pass
-        try:
-            return self._ids(_alternating(turns))
-        except TemplateError as error:
-            raise EngineError(
-                f"The model's chat template refuses this conversation ({_short(error)}); "
-                "start a new chat."
-            ) from error
+            return None
+        written = _Written(tuple(messages), thinking, turns, ending)
+        self._prompts.append(written)
+        return written
 
-    def _ids(self, turns: Sequence[Turn]) -> list[int]:
-        if self._sanitizes:
-            return self._apply(_defuse(turns, self._text_markers), sanitize=True)
-        return self._apply(_defuse(turns, self._control_pattern), sanitize=False)
+    def _longest_known(
+        self, messages: Sequence[Message], thinking: bool | None, head_text: str
+    ) -> tuple[_Written | None, int]:
+        """The remembered prompt that shares most messages with `messages`, and how many."""
+        best, most = None, 0
+        for written in reversed(tuple(self._prompts)):
+            if written.thinking is not thinking or written.turns[0].text != head_text:
+                continue
+            shared = (*map(is_, messages, written.messages), False).index(False)
+            if shared > most:
+                best, most = written, shared
+            if most >= len(messages) - 2:
+                break
+        return best, most
 
-    def _apply(self, turns: Sequence[Turn], *, sanitize: bool) -> list[int]:
-        with self.lock:
-            ids = self.hf.apply_chat_template(
-                list(turns),
-                chat_template=self._template,
-                tokenize=True,
-                return_dict=False,
-                add_generation_prompt=True,
-                sanitize_control_tokens=sanitize,
-            )
-        return [int(i) for i in ids]
+    def _head(self, messages: Sequence[Message], thinking: bool | None) -> _Turn:
+        key = ("head", *map(_key, messages), thinking)
+        turn = self._turns.get(key)
+        if turn is None or self._template.reads_clock:
+            turns = [self._said(message) for message in messages]
+            text = self._template.text(turns, prompt=False, thinking=thinking)
+            if turn is None or turn.text != text:
+                turn = self._keep(key, text)
+        return turn
 
-    def _render(self, turns: Sequence[Turn], *, prompt: bool = True) -> str:
-        with self.lock:
-            text = self.hf.apply_chat_template(
-                list(turns),
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=prompt,
-            )
-        return str(text)
+    def _later(self, message: Message, system: bool, thinking: bool | None) -> _Turn:
+        key = (message.content, message.reasoning, message.role is _USER, system, thinking)
+        turn = self._turns.get(key)
+        if turn is None:
+            said = self._said(message)
+            text = self._template.turn_text(said, system=system, thinking=thinking)
+            turn = self._keep(key, text)
+        return turn
+
+    def _ending(self, system: bool, thinking: bool | None) -> _Turn:
+        key = ("ending", system, thinking)
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._keep(key, self._template.ending(system=system, thinking=thinking))
+        return turn
+
+    def _keep(self, key: tuple[object, ...], text: str) -> _Turn:
+        turn = _Turn(text)
+        self._turns.put(key, turn, _BYTES_PER_CHARACTER * len(text) + 400)
+        return turn
+
+    def _parts(self, written: _Written) -> list[_Part] | None:
+        """The turns of a prompt encoded one by one, or None if they do not stand alone."""
+        first = written.turns[0]
+        part = first.parts.get("")
+        if part is None:
+            ids = self._encoder.ids_at_start(first.text)
+            if ids is None:
+                return None
+            part = first.parts[""] = _Part(ids, self._encoder.anchor_at_end(first.text))
+        parts = [part]
+        for turn in (*written.turns[1:], written.ending):
+            part = turn.parts.get(part.end) or self._part(turn, part.end)
+            if part is None:
+                return None
+            parts.append(part)
+        return parts
+
+    def _part(self, turn: _Turn, behind: str) -> _Part | None:
+        """A turn as it is encoded behind the added token `behind`, or none.
+
+        None if its ids depend on more than the added token that the text before it ends with.
+        """
+        text = turn.text
+        ids = self._encoder.ids_behind("", text)
+        if ids is None and behind:
+            ids = self._encoder.ids_behind(behind, text)
+        if ids is None:
+            return None
+        part = _Part(ids, self._encoder.anchor_at_end(text) if text else behind)
+        turn.parts[behind] = part
+        return part
 
     # A reply that is continued
 
-    def _encode_continued(self, before: Sequence[Message], reply: Message) -> EncodedPrompt:
+    def _continued(
+        self, before: Sequence[Message], reply: Message, thinking: bool | None
+    ) -> tuple[list[int], bool, int]:
         """The prompt of `before` and then the text of `reply`, all of it plain text.
 
-        Reasoning without content stays open; reasoning before content is closed.
+        Also whether reasoning is open, and how many of the ids are the reply's. Reasoning
+        without content stays open; reasoning before content is closed.
         """
-        start = time.perf_counter()
-        prompt = self.encode(before)
-        turn = _turn(reply)
-        content, reasoning = turn["content"], turn.get("reasoning_content", "")
-        ids = list(prompt.token_ids)
-        opens = prompt.opens_reasoning
+        content = _SURROGATES.sub("\ufffd", reply.content)
+        reasoning = _SURROGATES.sub("\ufffd", reply.reasoning)
+        ids, opens = self._prompt(before, True if reasoning else thinking)
+        start = len(ids)
+        text_ids = self._encoder.plain_ids
         if reasoning or (opens and content):
             if not opens:
                 ids += self._tag_ids(THINK_OPEN)
-            begun = opens and self.decode(ids[-1:]).endswith("\n")
-            reasoning = reasoning if begun else "\n" + reasoning
-            opens = not content
-            if content:
-                ids += self._text_ids(reasoning + "\n")
-                ids += self._tag_ids(THINK_CLOSE)
-                ids += self._text_ids("\n\n" + content)
-            else:
-                ids += self._text_ids(reasoning)
-        elif content:
-            space = self._before_reply
-            ids += self._text_ids(content if content.startswith(space) else space + content)
-        continued = len(ids) - len(prompt.token_ids)
-        return EncodedPrompt(tuple(ids), time.perf_counter() - start, opens, continued)
+            if not opens or not self.decode(ids[-1:]).endswith("\n"):
+                reasoning = "\n" + reasoning
+            if not content:
+                ids += text_ids(reasoning)
+                return ids, True, len(ids) - start
+            ids += text_ids(reasoning + "\n")
+            ids += self._tag_ids(THINK_CLOSE)
+            ids += text_ids("\n\n" + content)
+            return ids, False, len(ids) - start
+        if content:
+            space = self._template.space_before_reply
+            ids += text_ids(content if content.startswith(space) else space + content)
+        return ids, opens, len(ids) - start
 
     def _tag_ids(self, tag: str) -> list[int]:
-        return [self._added[tag]] if self.think_ids else self._text_ids(tag)
-
-    def _text_ids(self, text: str) -> list[int]:
-        """Ids of plain text in the middle of a prompt; none of them is a control token."""
-        if not text:
-            return []
-        with self.lock:
-            if self._sanitizes:
-                # Behind a newline no tokenizer adds the space that it puts before a prompt.
-                marked = mark_control_tokens("\n" + text, self._control_marks)
-                ids = encode_marked_chat(self.hf, marked)
-                newline = encode_marked_chat(self.hf, "\n")
-                if ids[: len(newline)] == newline:
-                    return list(ids[len(newline) :])
-                return list(encode_marked_chat(self.hf, marked[1:]))
-            text = _break_all(text, self._control_pattern)
-            newline = self.hf.encode("\n", add_special_tokens=False)
-            ids = self.hf.encode("\n" + text, add_special_tokens=False)
-            if ids[: len(newline)] == newline:
-                return list(ids[len(newline) :])
-            return list(self.hf.encode(text, add_special_tokens=False))
-
-    def _space_before_reply(self) -> str:
-        """White space that the template writes between generation prompt and reply."""
-        asked = [_plain(Role.USER)]
-        try:
-            prompt = self._render(asked)
-            whole = self._render([*asked, {"role": "assistant", "content": _PROBE}], prompt=False)
-        except Exception:
-            return ""
-        between = whole.removeprefix(prompt).partition(_PROBE)[0]
-        return between if whole.startswith(prompt) and between.isspace() else ""
+        return [self._added[tag]] if self.think_ids else self._encoder.plain_ids(tag)
 
     # Counting one message
 
     def _turn_tails(self) -> dict[str, int]:
         """Tokens of a one-letter turn of each role, the measure that real turns are held to."""
         length = self._length
-        user, assistant = _plain(Role.USER), _plain(Role.ASSISTANT)
+        user, assistant = plain_turn(Role.USER), plain_turn(Role.ASSISTANT)
         pair = length([user, assistant, user, assistant, user]) - length([user, assistant, user])
         try:
-            user_alone = len(self._ids([user, user])) - len(self._ids([user]))
+            twice = self._template.text([user, user])
+            user_alone = len(self._encoder.ids(twice)) - length([user])
         except (TemplateError, ValueError):
             user_alone = pair // 2
         return {"user": user_alone, "assistant": pair - user_alone}
 
-    def _measure_turn(self, turn: Turn) -> int:
-        length = self._length
-        user, assistant = _plain(Role.USER), _plain(Role.ASSISTANT)
-        match turn["role"]:
+    def _measure(self, message: Message) -> int:
+        """What `count_message` counts, by the turn alone or by prompts with and without it."""
+        if self._template.turn_by_turn and message.role is not Role.SYSTEM:
+            before = self._template.text(context(message.role, system=False), prompt=False)
+            try:
+                turn = self._later(message, False, None)
+                part = self._part(turn, self._encoder.anchor_at_end(before))
+            except TemplateError:
+                part = None
+            if part is not None:
+                return len(part.ids)
+        length, said = self._length, self._said(message)
+        user, assistant = plain_turn(Role.USER), plain_turn(Role.ASSISTANT)
+        match message.role:
             case Role.SYSTEM:
-                return length([turn, user]) - length([user])
+                return length([said, user]) - length([user])
             case Role.USER:
-                grown = length([turn, assistant, user]) - length([user, assistant, user])
+                grown = length([said, assistant, user]) - length([user, assistant, user])
                 return grown + self._tails["user"]
             case _:
-                grown = length([user, turn, user]) - length([user, assistant, user])
+                grown = length([user, said, user]) - length([user, assistant, user])
                 return grown + self._tails["assistant"]
 
     def _length(self, turns: Sequence[Turn]) -> int:
-        return len(self._encode_turns(turns))
+        return len(self._encoder.ids(self._template.prompt(turns)))
 
 
-def _turn_key(message: Message) -> TurnKey:
-    return (message.role.value, message.content, message.reasoning)
+def _key(message: Message) -> _Key:
+    """What the text of a message depends on."""
+    role = message.role
+    return message.content, None if role is _SYSTEM else message.reasoning, role is _USER
 
 
-def _turn(message: Message) -> Turn:
-    """The message as templates know it; lone surrogates would make the tokenizer raise."""
-    turn = {"role": message.role.value, "content": _SURROGATES.sub("\ufffd", message.content)}
-    if message.reasoning:
-        turn["reasoning_content"] = _SURROGATES.sub("\ufffd", message.reasoning)
-    return turn
+def _alternates(messages: Sequence[Message]) -> bool:
+    """Whether user and assistant take turns, the user first."""
+    return all(message.role is _USER for message in messages[::2]) and all(
+        message.role is _ASSISTANT for message in messages[1::2]
+    )
 
 
-def _short(error: TemplateError) -> str:
-    return (error.message or type(error).__name__)[:120]
-
-
-def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
-    """Pattern that finds any of `texts`, the longest first; single signs cannot be broken."""
-    breakable = sorted({t for t in texts if len(t) > 1}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, breakable)) or "(?!)")
-
-
-def _defuse(turns: Sequence[Turn], pattern: re.Pattern[str]) -> list[Turn]:
-    """Break whatever `pattern` finds in the turns with a space, until nothing is left."""
-
-    return [{key: _break_all(value, pattern) for key, value in turn.items()} for turn in turns]
-
-
-def _break_all(text: str, pattern: re.Pattern[str]) -> str:
-    while pattern.search(text):
-        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-    return text
-
-
-def _plain(role: Role) -> Turn:
-    return {"role": role.value, "content": "x"}
-
-
-def _fold_system(turns: Sequence[Turn]) -> list[Turn]:
-    """Put the system text before the text of the first user turn."""
-    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == Role.SYSTEM)
-    rest = [turn for turn in turns if turn["role"] != Role.SYSTEM]
-    if not system:
-        return rest
-    for index, turn in enumerate(rest):
-        if turn["role"] == Role.USER:
-            rest[index] = {**turn, "content": f"{system}\n\n{turn['content']}"}
-            return rest
-    return [{"role": Role.USER.value, "content": system}, *rest]
-
-
-def _alternating(turns: Sequence[Turn]) -> list[Turn]:
-    """Join neighbours of one role and drop replies that nothing stands before."""
-    joined: list[Turn] = []
-    for turn in turns:
-        if not any(t["role"] == Role.USER for t in joined) and turn["role"] == Role.ASSISTANT:
-            continue
-        if joined and joined[-1]["role"] == turn["role"]:
-            content = f"{joined[-1]['content']}\n\n{turn['content']}"
-            joined[-1] = {**joined[-1], "content": content}
-        else:
-            joined.append(turn)
-    return joined
+def _opens_reasoning(text: str) -> bool:
+    return text.rstrip().endswith(THINK_OPEN)
