@@ -28,6 +28,7 @@ def test_every_module_imports_downwards_only() -> None:
     [
         "tui_chat.cli",
         "tui_chat.headless",
+        "tui_chat.archive",
         "tui_chat.chat.session",
         "tui_chat.store.conversations",
         "tui_chat.engine",
@@ -43,7 +44,7 @@ def test_importing_the_screen_does_not_load_the_model_libraries() -> None:
     assert loaded_by("import tui_chat.ui.app") == {"textual", "rich"}
 
 
-@pytest.mark.parametrize("flag", ["--help", "--version", "--help-keys", "config"])
+@pytest.mark.parametrize("flag", ["--help", "--version", "--help-keys", "config", "list"])
 def test_a_command_that_only_prints_loads_neither(flag: str) -> None:
     code = (
         "from tui_chat.cli import main\n"

@@ -69,7 +69,8 @@ def test_ci_takes_the_test_command_out_of_the_readme() -> None:
 
 def test_every_flag_and_command_that_the_readme_names_exists() -> None:
     helps = ""
-    for arguments in (["--help"], ["ask", "--help"]):
+    commands = ("ask", "list", "show", "search", "export", "import")
+    for arguments in (["--help"], *([command, "--help"] for command in commands)):
         run = [sys.executable, "-m", "tui_chat", *arguments]
         helps += subprocess.run(run, capture_output=True, text=True, check=True).stdout
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))

@@ -27,7 +27,8 @@ examples:
   tui-chat ask "Why is the sky blue?"        print one answer
   git diff | tui-chat ask "Review this."     ask about what is piped in
 
-exit codes: 0 all went well, 1 the model or a reply failed, 2 wrong usage, 130 stopped with Ctrl+C
+exit codes: 0 all went well, 1 something failed or a search found nothing, 2 wrong usage,
+130 stopped with Ctrl+C
 """
 
 
@@ -139,10 +140,14 @@ def _shared_flags() -> _Parser:
     )
     group = shared.add_argument_group("files")
     group.add_argument("--config", type=_config_file, metavar="FILE", help="another config file")
-    group.add_argument(
+    _add_data_dir(group)
+    return shared
+
+
+def _add_data_dir(to: argparse._ActionsContainer) -> None:
+    to.add_argument(
         "--data-dir", type=_folder, metavar="FOLDER", help="another folder for the conversations"
     )
-    return shared
 
 
 def _parser() -> _Parser:
@@ -168,6 +173,7 @@ def _parser() -> _Parser:
         description="Prints where the files are, what is wrong with the config file, and all "
         "settings in effect. The output is itself a valid config file.",
     )
+    _add_archive(commands.add_parser)
     commands.add_parser("bench", add_help=False, help="measure the speed on this machine")
     return parser
 
@@ -210,6 +216,72 @@ def _add_ask(add_parser: Callable[..., _Parser], shared: _Parser) -> None:
     )
 
 
+def _add_archive(add_parser: Callable[..., _Parser]) -> None:
+    def add(name: str, text: str) -> _Parser:
+        command = add_parser(
+            name,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+        )
+        _add_data_dir(command)
+        return command
+
+    def add_json(command: _Parser, text: str) -> None:
+        command.add_argument(
+            "--json", action="store_true", dest="as_json", default=False, help=text
+        )
+
+    limit = _whole(1, 1_000_000_000)
+    command = add("list", "list the conversations, last used first")
+    add_json(command, "print one JSON object a line")
+    command.add_argument("--limit", type=limit, default=None, metavar="N", help="the first N only")
+
+    command = add("show", "print a conversation as Markdown")
+    command.add_argument("id", metavar="ID", help="an id, or how it begins")
+    add_json(command, "print one JSON object with all branches and figures")
+
+    command = add("search", "find words in titles and messages, last written first")
+    command.add_argument(
+        "words",
+        nargs="+",
+        metavar="WORDS",
+        help="all of them must occur, also inside other words; no sign has a special meaning",
+    )
+    add_json(command, "print one JSON object a line")
+    command.add_argument(
+        "--limit", type=limit, default=50, metavar="N", help="print at most N hits (50)"
+    )
+
+    command = add("export", "write conversations for other programs")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="?", default=None, metavar="ID", help="an id, or how it begins")
+    which.add_argument("--all", action="store_true", default=False, help="all conversations")
+    command.add_argument(
+        "--format",
+        choices=["markdown", "json", "openai", "sharegpt"],
+        default="markdown",
+        help="json alone has all branches and figures; the others have the open branch",
+    )
+    command.add_argument(
+        "-o",
+        default=None,
+        dest="output",
+        metavar="PATH",
+        help="a file, or a folder that gets a file for each conversation",
+    )
+
+    command = add("import", "take over conversations from other programs, as new ones")
+    command.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="conversations.json of ChatGPT, OpenAI messages, ShareGPT, or our own files",
+    )
+
+
 def _options(args: argparse.Namespace) -> Options:
     given = vars(args)
     mode = given.get("mode")
@@ -232,8 +304,8 @@ def _options(args: argparse.Namespace) -> Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run tui-chat with the arguments `argv` (default: those of the process).
 
-    Returns the exit code: 0 all went well, 1 the model or a reply failed, 2 wrong usage, 130
-    stopped with Ctrl+C, 141 the reader of standard output went away.
+    Returns the exit code: 0 all went well, 1 something failed or a search found nothing, 2 wrong
+    usage, 130 stopped with Ctrl+C, 141 the reader of standard output went away.
 
     Raises:
         SystemExit: for --help, --version and arguments that cannot be read.
@@ -285,6 +357,8 @@ def _run(argv: Sequence[str]) -> int:
         return _print_config(options)
     if args.command == "ask":
         return _ask(args, options, parser)
+    if args.command is not None:
+        return _archive(args, options)
     if sentence := _why_no_screen():
         return _fail(sentence, USAGE)
     gc.disable()  # until the first frame: nothing that is imported becomes garbage
@@ -293,8 +367,37 @@ def _run(argv: Sequence[str]) -> int:
     return run_app(options)
 
 
+def _archive(args: argparse.Namespace, options: Options) -> int:
+    from tui_chat import archive
+    from tui_chat.output import OutputError, UsageError
+    from tui_chat.store.conversations import ConversationStore, StoreError
+
+    store = ConversationStore(options.data_dir or files.data_dir())
+    try:
+        match args.command:
+            case "list":
+                return archive.run_list(store, args.limit, as_json=args.as_json)
+            case "show":
+                return archive.run_show(store, args.id, as_json=args.as_json)
+            case "search":
+                words = " ".join(args.words)
+                return archive.run_search(store, words, args.limit, as_json=args.as_json)
+            case "export":
+                return archive.run_export(store, args.id, args.format, args.output)
+            case _:
+                return archive.run_import(store, args.files)
+    except UsageError as error:
+        return _fail(str(error), USAGE)
+    except StoreError as error:
+        return _fail(str(error), 1)
+    except OutputError as error:
+        _discard_output()
+        return _fail(str(error), 1)
+
+
 def _ask(args: argparse.Namespace, options: Options, parser: argparse.ArgumentParser) -> int:
-    from tui_chat.headless import Ask, OutputError, UsageError, run_ask
+    from tui_chat.headless import Ask, run_ask
+    from tui_chat.output import OutputError, UsageError
 
     if args.dump_ids and not args.as_json:
         parser.error("--dump-ids adds to the JSON objects: give --json as well")

@@ -1,7 +1,6 @@
 """The front end without a screen: `tui-chat ask`, for pipes and machines."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -14,12 +13,14 @@ from types import FrameType
 from typing import Any, TextIO
 
 from tui_chat import files
-from tui_chat.chat.sanitize import one_line, sanitize
+from tui_chat.chat.sanitize import one_line
 from tui_chat.chat.session import TITLE_LENGTH, Session
 from tui_chat.config import Config, Options, load_config, model_spec, with_options
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, OnProgress
+from tui_chat.output import UsageError, complain, write
 from tui_chat.store.conversations import ConversationStore
+from tui_chat.store.exchange import to_json
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
 from tui_chat.types import (
     GenerationSettings,
@@ -38,14 +39,6 @@ _METRIC_PROPERTIES = (
     "tokens_per_second",
     "prompt_tokens_per_second",
 )
-
-
-class UsageError(Exception):
-    """The command line asks for something impossible; `str()` is one sentence."""
-
-
-class OutputError(Exception):
-    """Standard output cannot be written; `str()` is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
     prompts = _prompts(ask)
     loaded = load_config(options.config)
     for problem in loaded.problems:
-        _complain(problem)
+        complain(problem)
     config = with_options(loaded.config, options)
     printer = _Printer(sys.stdout, as_json=ask.as_json, dump_ids=ask.dump_ids)
     with _stoppable() as stop:
@@ -104,7 +97,7 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
             try:
                 log.close()
             except StoreError as error:
-                _complain(str(error))
+                complain(str(error))
                 good = False
     return stop.exit_code or (0 if good else 1)
 
@@ -132,7 +125,7 @@ def _answer(
                     case ReplyFinished():
                         printer.finished(event, engine)
                         if event.unsaved:
-                            _complain(event.unsaved)
+                            complain(event.unsaved)
                         if event.message.status == "failed":
                             return False
         if stop.exit_code:
@@ -257,7 +250,6 @@ class _Printer:
         self._out = out
         self._as_json = as_json
         self._dump_ids = dump_ids
-        self._safe = out.isatty()
         self._open_line = False
         self._replies = 0
 
@@ -278,32 +270,21 @@ class _Printer:
         self._open_line = False
         self._replies += 1
         if message.error:
-            _complain(message.error)
+            complain(message.error)
         elif event.finish_reason == "length" and sys.stderr is not None and sys.stderr.isatty():
-            _complain("The reply was cut at the length limit; --max-new-tokens raises it.")
+            complain("The reply was cut at the length limit; --max-new-tokens raises it.")
 
     def error(self, sentence: str, model: str) -> None:
         """Say that there will be no reply at all."""
         if self._as_json:
             self._write_json({"error": sentence, "model": model})
-        _complain(sentence)
+        complain(sentence)
 
     def _write_json(self, data: dict[str, Any]) -> None:
-        text = json.dumps(data, ensure_ascii=False)
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            text = json.dumps(data)
-        self._write(text + "\n")
+        self._write(to_json(data) + "\n")
 
     def _write(self, text: str) -> None:
-        try:
-            self._out.write(sanitize(text) if self._safe else text)
-            self._out.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"Standard output cannot be written ({error.strerror}).") from error
+        write(text, self._out)
 
 
 def reply_object(event: ReplyFinished, engine: Engine, *, dump_ids: bool) -> dict[str, Any]:
@@ -332,9 +313,3 @@ def reply_object(event: ReplyFinished, engine: Engine, *, dump_ids: bool) -> dic
     if dump_ids:
         data |= {"prompt_ids": list(event.prompt_ids), "new_ids": list(event.new_ids)}
     return data
-
-
-def _complain(sentence: str) -> None:
-    """One line on standard error, which may be closed."""
-    if sys.stderr is not None:
-        print(f"tui-chat: {sanitize(sentence)}", file=sys.stderr, flush=True)

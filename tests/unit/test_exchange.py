@@ -287,16 +287,17 @@ def test_what_is_no_conversation_is_refused_in_words(data: bytes) -> None:
         assert found == [] and notes
 
 
+KEYS = (
+    *("messages", "role", "content", "parts", "mapping", "message", "author", "from", "value"),
+    *("conversations", "format", "parent", "children", "v", "head", "id", "title", "system", "t"),
+    *("create_time", "thoughts", "content_type"),
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["messages", "role", "content", "parts", "mapping", "message", "author", "from"]
-                + ["conversations", "value", "format", "parent", "children", "v", "head", "id"]
-                + ["title", "create_time", "t", "system"]
-            ),
+            st.sampled_from(KEYS),
             inner | st.sampled_from(["user", "tui-chat", "text", "msg"]),
             max_size=5,
         )
