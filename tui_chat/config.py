@@ -15,8 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast, get_args
 
-import tomli_w
-
 from tui_chat import files
 from tui_chat.types import GenerationSettings, Mode, ModelSpec, PenaltyScope, Precision
 
@@ -318,6 +316,8 @@ def effective(config: Config) -> dict[str, Any]:
 
 def to_toml(config: Config) -> str:
     """All settings as TOML text."""
+    import tomli_w
+
     return tomli_w.dumps(effective(config), multiline_strings=True)
 
 
@@ -329,6 +329,8 @@ def save_setting(loaded: LoadedConfig, name: str, value: str | bool | int) -> No
     """
     if loaded.damaged:
         raise ConfigError(f"{loaded.path} has errors and is not written over; mend it first.")
+    import tomli_w
+
     line = tomli_w.dumps({name: value}).rstrip("\n")
     try:
         text = loaded.path.read_text(encoding="utf-8-sig") if loaded.path.exists() else ""
@@ -354,6 +356,8 @@ def _with_line(text: str, name: str, line: str) -> str:
         if tomllib.loads(candidate) == wanted:
             return candidate
     # The value spans lines (a multi-line text): write the whole file anew, comments are lost.
+    import tomli_w
+
     return tomli_w.dumps(wanted)
 
 
