@@ -26,15 +26,14 @@ from tui_chat.types import SearchHit
 
 def run_list(store: ConversationStore, limit: int | None, *, as_json: bool) -> int:
     """Print the conversations, last used first; one a line, or one JSON object a line."""
-    for summary in store.summaries(limit):
-        if as_json:
-            write(_json_line(asdict(summary)))
-        else:
-            model = _line(summary.model)[:24]
-            write(
-                f"{summary.id}  {_local(summary.updated_at)}  {summary.message_count:5}  "
-                f"{model:<24}  {_line(summary.title)}\n"
-            )
+    lines = [
+        _json_line(asdict(summary))
+        if as_json
+        else f"{summary.id}  {_local(summary.updated_at)}  {summary.message_count:5}  "
+        f"{_line(summary.model)[:24]:<24}  {_line(summary.title)}\n"
+        for summary in store.summaries(limit)
+    ]
+    write("".join(lines))
     return 0
 
 

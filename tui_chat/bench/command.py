@@ -77,6 +77,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
         "screen", "screen", "decode speed in the app, against the same engine headless", False
     ),
+    Benchmark("library", "library", "list and search of 5,000 chats, against 50", False),
     Benchmark("soak", "soak", "prompts one after another: memory, threads, exit code", False),
 )
 
