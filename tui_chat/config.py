@@ -168,6 +168,7 @@ _MODE_CHECKS: dict[str, Callable[[Any], Any]] = {
     "no_repeat_ngram_size": _integer(0, 64),
     "penalty_scope": _penalty_scope,
     "speculation": _truth,
+    "thinking": _truth,
     "seed": _integer(0, 2**63 - 1),
     "stop_strings": _texts,
 }

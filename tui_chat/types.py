@@ -214,6 +214,9 @@ class GenerationSettings:
     """What penalty and n-gram block look at: the reply alone (None too), or the prompt as well."""
     speculation: bool | None = None
     """Whether drafts copied from the context may be verified several at a time; None is off."""
+    thinking: bool | None = None
+    """Whether to reason before the answer, for chat templates with a switch for it; None leaves
+    it to the template."""
     seed: int | None = None
     stop_strings: tuple[str, ...] = ()
 

@@ -629,3 +629,13 @@ def test_a_temperature_alone_means_sampling_and_nothing_means_greedy() -> None:
 
     assert resolve(GenerationSettings(temperature=0.7), config).do_sample
     assert not resolve(GenerationSettings(), config).do_sample
+
+
+def test_thinking_is_switched_where_the_chat_template_knows_it() -> None:
+    switch = "{% if not enable_thinking | default(true) %}<think></think>{% endif %}"
+    engine = make_engine(tokenizer=byte_level_tokenizer(CHATML + switch))
+
+    _, by_template, _ = run(engine, QUESTION)
+    _, without, _ = run(engine, QUESTION, replace(GREEDY, thinking=False))
+
+    assert len(without.prompt_ids) == len(by_template.prompt_ids) + 2

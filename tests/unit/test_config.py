@@ -99,6 +99,7 @@ new = "f9, ctrl+n"
         ("modes.speed.top_p = nan", "modes.speed.top_p"),
         ('modes.accuracy.penalty_scope = "all"', "modes.accuracy.penalty_scope"),
         ('modes.speed.speculation = "on"', "modes.speed.speculation"),
+        ("modes.speed.thinking = 1", "modes.speed.thinking"),
         ("modes.fast.top_p = 1", "modes.fast"),
         ("modes = 3", "modes"),
         ("keymap.new = 3", "keymap.new"),
@@ -220,6 +221,7 @@ SETTINGS = st.builds(
     no_repeat_ngram_size=st.integers(0, 64),
     penalty_scope=st.sampled_from(["reply", "context"]),
     speculation=st.booleans(),
+    thinking=st.none() | st.booleans(),
     seed=st.none() | st.integers(0, 2**63 - 1),
     stop_strings=st.lists(st.text(min_size=1, max_size=5), max_size=3).map(tuple),
 )

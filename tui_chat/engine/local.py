@@ -186,7 +186,8 @@ class LocalEngine:
         """The events of one reply up to its end; fills `reply` and returns why it ended."""
         if self._forward is None:
             raise EngineError("The model was closed; choose one with Ctrl+L.")
-        prompt = self._tokenizer.encode(messages)
+        settings = poll()
+        prompt = self._tokenizer.encode(messages, settings.thinking)
         reply.prompt_ids, reply.continued_ids = self._as_generated(prompt)
         reply.tokenize_seconds = prompt.seconds
         reply.started = time.perf_counter()
@@ -196,7 +197,6 @@ class LocalEngine:
                 f"The prompt has {len(reply.prompt_ids)} tokens but the context window holds "
                 f"{self.context_window}; shorten the message or start a new chat."
             )
-        settings = poll()
         sampler = Sampler(
             resolve(settings, self._generation_config),
             self._forward.device,
