@@ -23,7 +23,10 @@ KEPT_CHUNKS = 400
 _ESCAPES = re.compile(
     rb"\x1b(?:\[[0-9;:?<>=$!]*[a-zA-Z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|P[^\x1b]*\x1b\\|[=>()][0-9A-B]?)"
 )
-_FOREIGN = ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION", "COLUMNS", "LINES", "TEXTUAL")
+_FOREIGN = (
+    *("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION", "COLUMNS", "LINES", "TEXTUAL"),
+    "PYTHONDONTWRITEBYTECODE",  # an installed program starts from its compiled modules
+)
 
 
 def tui_chat_command() -> list[str]:
