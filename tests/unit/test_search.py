@@ -3,6 +3,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -251,6 +252,43 @@ def test_an_index_that_is_damaged_or_gone_is_made_anew(
     for again in (ConversationStore(tmp_path / "data", cache), store):
         assert len(found(again, "text")) == 30
         assert len(again.summaries()) == 30
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("indexed")
+    store = ConversationStore(folder, folder / "cache")
+    for number in range(10):
+        write(store, f"text {number} " + "filler " * 50, f"reply {number}", title=f"T{number}")
+    store.search("text")
+    return folder
+
+
+@settings(max_examples=60, deadline=None)
+@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=20))
+def test_no_damage_of_the_index_makes_a_search_fail(
+    indexed: Path, flips: list[tuple[int, int]]
+) -> None:
+    data = bytearray(index_file(indexed / "cache").read_bytes())
+    with tempfile.TemporaryDirectory() as name:
+        for place, bits in flips:
+            data[place % len(data)] ^= bits
+        target = Path(name) / index_file(indexed / "cache").name
+        target.write_bytes(data)
+        store = ConversationStore(indexed, Path(name))
+        store.summaries()
+        store.search("text fill")
+        store.search("te")
+        if not flips:
+            assert len(store.search("reply")) == 10
+
+
+def test_a_query_of_any_length_is_answered(store: ConversationStore) -> None:
+    text = " ".join(f"word{number}" for number in range(5000))
+    write(store, text)
+    assert found(store, text) == ["m0"]
+    assert found(store, text + " more") == []
+    assert found(store, text.replace(" ", "")) == []
 
 
 def test_the_index_is_private(store: ConversationStore, cache: Path) -> None:

@@ -108,7 +108,8 @@ class ConversationIndex:
             while True:
                 try:
                     return action(self._open())
-                except (sqlite3.Error, OSError) as error:
+                except (sqlite3.Error, OSError, TypeError, ValueError, OverflowError) as error:
+                    # The last three: a damaged file may hold any value in any place.
                     if self._path is None:
                         raise
                     _logger.warning("the index %s cannot be used: %s", self._path, error)
@@ -408,7 +409,11 @@ def _packed(text: str) -> str | bytes:
 
 
 def _text(packed: str | bytes) -> str:
-    return packed.decode("utf-8", "surrogatepass") if isinstance(packed, bytes) else packed
+    if isinstance(packed, bytes):
+        return packed.decode("utf-8", "surrogatepass")
+    if not isinstance(packed, str):
+        raise TypeError("the index holds something that is no text")
+    return packed
 
 
 def _number(moment: datetime) -> int:
