@@ -1,8 +1,8 @@
 """Models of random weights in real shapes, whose replies look like prose.
 
 The layers are random, but the output head leads from each word to one next word, so a reply is
-a passage of one fixed text and the prompt only decides which. The same prompt gets the same reply
-however it is computed, no passage repeats itself, and a prompt can hold the reply to come.
+a passage of one fixed text, and the draw of its first word decides which. A greedy reply is the
+same however it is computed, no passage repeats itself, and a prompt can hold the reply to come.
 """
 
 import random
@@ -15,7 +15,7 @@ from typing import Any
 from tui_chat import files
 from tui_chat.bench.harness import BenchError, Report
 
-VERSION = 2
+VERSION = 4
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     # The shape of Qwen2.5-0.5B. Not its type: that brings a tokenizer which splits words.
     "0.5b": {
@@ -51,6 +51,7 @@ PASSAGES = 32
 _EMBEDDING_STD = 4.0
 """Beside layers that write values near 1: the word just read must outweigh them in the head."""
 _HEAD_STD = 0.04
+_OTHER_OPENERS = 0.97
 FIRST_OPENER = 256 + len(SPECIALS)
 _LINE_END = "Ċ"
 TEMPLATE = (
@@ -128,9 +129,10 @@ def _build(shape: Mapping[str, Any], folder: Path) -> None:
         head[:FIRST_OPENER] = 0.0
         head[first:] = scaled[first - 1 : -1]
         head[first] = scaled[-1]
-        # The openers are alike after the line that opens a reply; the prompt tips the scales.
-        head[FIRST_OPENER:first].normal_(0.0, _HEAD_STD / 3)
-        head[FIRST_OPENER:first] += scaled[vocabulary.index(_LINE_END)]
+        # Openers are alike after the line that opens a reply, so a draw takes any of them; the
+        # first stands out by more than rounding, so greedy replies begin with it.
+        head[FIRST_OPENER:first] = scaled[vocabulary.index(_LINE_END)] * _OTHER_OPENERS
+        head[FIRST_OPENER] /= _OTHER_OPENERS
         for number, start in enumerate(_passage_starts(len(vocabulary))):
             head[start] += scaled[FIRST_OPENER + number]
     model.generation_config = GenerationConfig(**SAMPLING)
