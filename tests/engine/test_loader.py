@@ -268,6 +268,13 @@ def test_tied_output_head_is_not_a_missing_weight(tmp_path: Path) -> None:
     assert load(save_tiny(tmp_path / "tied", tie_word_embeddings=True)).rungs[-1].taken
 
 
+def test_a_model_from_the_cache_of_the_hub_knows_its_commit(folder: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "4af31bc"
+    shutil.copytree(folder, snapshot)
+    assert load(snapshot).revision == "4af31bc"
+    assert load(folder).revision == ""
+
+
 def test_weights_in_several_files_are_loaded(folder: Path) -> None:
     model = load(folder).model
     (folder / "model.safetensors").unlink()
