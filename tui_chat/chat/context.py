@@ -1,6 +1,7 @@
 """Chooses the messages that fit the context window: whole turns, the newest kept."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from tui_chat.types import ContextPlan, Message, Role
 
@@ -87,7 +88,7 @@ def plan_context(
     first = min(max(0, dropped_before), last)
 
     def kept_from(start: int) -> tuple[Message, ...]:
-        return system + tuple(message for turn in turns[start:] for message in turn)
+        return (*system, *chain.from_iterable(turns[start:]))
 
     def count_from(start: int) -> int:
         kept = kept_from(start)
@@ -103,7 +104,7 @@ def plan_context(
         first, tokens = _first_within(target, tokens, range(first, last), size, count_from)
     plan = ContextPlan(
         kept=kept_from(first),
-        dropped=tuple(message for turn in turns[:first] for message in turn),
+        dropped=tuple(chain.from_iterable(turns[:first])),
         prompt_tokens=tokens,
         context_window=window,
         reserved_tokens=reserved,

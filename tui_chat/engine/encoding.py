@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 _MARK_START, _MARK_END = "\U000f0000", "\U000f0001"
@@ -78,6 +79,9 @@ class TextEncoder:
             rendered: some prompts of the chat template, to see which tokens it writes.
         """
         self._hf = tokenizer
+        encode = getattr(type(tokenizer), "_encode_plus", None)
+        usual = encode is PreTrainedTokenizerFast._encode_plus
+        self._backend: Any = tokenizer._tokenizer if usual else None
         self.lock = threading.Lock()
         """The backend is switched between two ways of encoding; a second thread in between
         would get wrong ids."""
@@ -169,7 +173,15 @@ class TextEncoder:
         with self.lock:
             if self.sanitizes and (_MARK_START in text or _MARK_END in text):
                 return [int(i) for i in encode_marked_chat(self._hf, text)]
-            ids: list[int] = self._hf.encode(text, add_special_tokens=False)
+            if self._backend is None:
+                ids: list[int] = self._hf.encode(text, add_special_tokens=False)
+                return ids
+            # What the line above comes to, without its copies and checks.
+            if self._backend.truncation or self._backend.padding:
+                self._backend.no_truncation()
+                self._backend.no_padding()
+            self._backend.encode_special_tokens = self._hf.split_special_tokens
+            ids = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def _can_sanitize(self, control: Sequence[str]) -> bool:
@@ -187,7 +199,7 @@ class TextEncoder:
         neighbours or takes white space from before it is no place to cut.
         """
         tokens = dict(self._hf.added_tokens_decoder)
-        if not hasattr(self._hf, "_tokenizer") or any(t.single_word for t in tokens.values()):
+        if self._backend is None or any(t.single_word for t in tokens.values()):
             return {}
         texts = [str(token.content) for token in tokens.values()]
         anchors = {}

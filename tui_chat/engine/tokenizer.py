@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -34,7 +33,8 @@ _USER, _ASSISTANT, _SYSTEM = Role.USER, Role.ASSISTANT, Role.SYSTEM
 _Key = tuple[str, str | None, bool]
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _KEPT_BYTES = 64_000_000
-_KEPT_PROMPTS = 8
+_KEPT_PROMPTS, _KEPT_CHARACTERS = 8, 1_000_000
+"""Prompts that are remembered, and the longest turn in them."""
 _BYTES_PER_CHARACTER = 12
 """What text and ids of a turn take up together, about."""
 
@@ -218,7 +218,9 @@ class ChatTokenizer:
         written = self._written(messages, thinking)
         parts = self._parts(written) if written else None
         if written is not None and parts is not None:
-            ids = [*chain.from_iterable([part.ids for part in parts])]
+            ids: list[int] = []
+            for part in parts:
+                ids.extend(part.ids)
             return ids, _opens_reasoning(written.ending.text)
         text = self.render(messages, thinking)
         return self._encoder.ids(text), _opens_reasoning(text)
@@ -267,7 +269,8 @@ class ChatTokenizer:
         except TemplateError:
             return None
         written = _Written(tuple(messages), thinking, turns, ending)
-        self._prompts.append(written)
+        if all(len(turn.text) <= _KEPT_CHARACTERS for turn in turns):
+            self._prompts.append(written)
         return written
 
     def _longest_known(
@@ -278,7 +281,7 @@ class ChatTokenizer:
         for written in reversed(tuple(self._prompts)):
             if written.thinking is not thinking or written.turns[0].text != head_text:
                 continue
-            shared = (*map(is_, messages, written.messages), False).index(False)
+            shared = _shared(messages, written.messages)
             if shared > most:
                 best, most = written, shared
             if most >= len(messages) - 2:
@@ -422,6 +425,16 @@ class ChatTokenizer:
 
     def _length(self, turns: Sequence[Turn]) -> int:
         return len(self._encoder.ids(self._template.prompt(turns)))
+
+
+def _shared(ours: Sequence[Message], theirs: Sequence[Message]) -> int:
+    """How many messages two conversations begin with in common."""
+    ours, theirs = tuple(ours), tuple(theirs)
+    # A chat mostly changes behind its last but one message; comparing at once is faster.
+    last = min(len(ours), len(theirs)) - 1
+    if last >= 0 and ours[:last] == theirs[:last]:
+        return last + (ours[last] is theirs[last])
+    return (*map(is_, ours, theirs), False).index(False)
 
 
 def _key(message: Message) -> _Key:
