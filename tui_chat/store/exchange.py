@@ -20,9 +20,10 @@ _SHAREGPT = {Role.USER: "human", Role.ASSISTANT: "gpt", Role.SYSTEM: "system"}
 def export(conversations: Iterable[MessageTree], format_: str) -> Iterator[str]:
     """The text of one file with these conversations, in pieces.
 
-    `json` has everything: all branches, all fields, all figures. The others have the open
-    branch. `openai` is one object a line, `sharegpt` a list, `json` an object, or a list where
-    there is not exactly one. A lone surrogate becomes U+FFFD outside JSON.
+    `json` has all branches, fields and figures, but no records that this version does not know:
+    the file itself is the copy that has them. The others have the open branch. `openai` is one
+    object a line, `sharegpt` a list, `json` an object, or a list where there is not exactly one.
+    A lone surrogate becomes U+FFFD outside JSON.
     """
     trees = iter(conversations)
     match format_:
