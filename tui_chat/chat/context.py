@@ -26,13 +26,14 @@ class PromptTooLong(Exception):
 
 def split_turns(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
     """`messages` without system messages in turns: a user message and what answers it."""
+    user, system = Role.USER, Role.SYSTEM
     turns: list[list[Message]] = []
     for message in messages:
-        if message.role is Role.SYSTEM:
-            continue
-        if message.role is Role.USER or not turns:
-            turns.append([])
-        turns[-1].append(message)
+        role = message.role
+        if role is user or (not turns and role is not system):
+            turns.append([message])
+        elif role is not system:
+            turns[-1].append(message)
     return [tuple(turn) for turn in turns]
 
 

@@ -70,6 +70,15 @@ class _Turn:
     """Its encoding, by the added token that the text before it ends with."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The first turns of a prompt, encoded."""
+
+    parts: list[_Part]
+    lengths: list[int]
+    """How many ids there are up to the end of each part."""
+
+
 @dataclass(slots=True)
 class _Written:
     """A prompt as it was written turn by turn."""
@@ -80,6 +89,9 @@ class _Written:
     """The first two turns, and then each message."""
     ending: _Turn
     """The generation prompt."""
+    encoded: _Encoded | None = None
+    """The generation prompt is its last part, or it lacks some turns. Replaced, never changed:
+    several threads may read it."""
 
     @property
     def text(self) -> str:
@@ -160,9 +172,9 @@ class ChatTokenizer:
         if len(messages) > 1 and messages[-1].role is Role.ASSISTANT:
             return len(self._continued(messages[:-1], messages[-1], thinking)[0])
         written = self._written(messages, thinking)
-        parts = self._parts(written) if written else None
-        if parts is not None:
-            return sum([len(part.ids) for part in parts])
+        encoded = self._encoded(written) if written else None
+        if encoded is not None:
+            return encoded.lengths[-1]
         return len(self._prompt(messages, thinking)[0])
 
     def render(self, messages: Sequence[Message], thinking: bool | None = None) -> str:
@@ -216,10 +228,10 @@ class ChatTokenizer:
     def _prompt(self, messages: Sequence[Message], thinking: bool | None) -> tuple[list[int], bool]:
         """Ids of a prompt, and whether it leaves the reply inside `<think>`."""
         written = self._written(messages, thinking)
-        parts = self._parts(written) if written else None
-        if written is not None and parts is not None:
+        encoded = self._encoded(written) if written else None
+        if written is not None and encoded is not None:
             ids: list[int] = []
-            for part in parts:
+            for part in encoded.parts:
                 ids.extend(part.ids)
             return ids, _opens_reasoning(written.ending.text)
         text = self.render(messages, thinking)
@@ -256,20 +268,23 @@ class ChatTokenizer:
             known, shared = self._longest_known(messages, thinking, first.text)
             if known is not None and shared == len(messages) == len(known.messages):
                 return known
-            turns = [first]
+            turns, encoded = [first], None
             if known is not None and shared > head:
-                turns = known.turns[: shared - head + 1]
+                turns, encoded = known.turns[: shared - head + 1], known.encoded
             else:
                 shared = head
+            if encoded is not None:
+                same = len(turns)
+                encoded = _Encoded(encoded.parts[:same], encoded.lengths[:same])
             # What is shared alternates; its last reply decides who speaks next.
             if not _alternates(messages[lead + (shared - lead) // 2 * 2 :]):
                 return None
-            turns += [self._later(message, system, thinking) for message in messages[shared:]]
+            new = [self._later(message, system, thinking) for message in messages[shared:]]
             ending = self._ending(system, thinking)
         except TemplateError:
             return None
-        written = _Written(tuple(messages), thinking, turns, ending)
-        if all(len(turn.text) <= _KEPT_CHARACTERS for turn in turns):
+        written = _Written(tuple(messages), thinking, turns + new, ending, encoded)
+        if all(len(turn.text) <= _KEPT_CHARACTERS for turn in (first, *new)):
             self._prompts.append(written)
         return written
 
@@ -319,22 +334,37 @@ class ChatTokenizer:
         self._turns.put(key, turn, _BYTES_PER_CHARACTER * len(text) + 400)
         return turn
 
-    def _parts(self, written: _Written) -> list[_Part] | None:
-        """The turns of a prompt encoded one by one, or None if they do not stand alone."""
-        first = written.turns[0]
-        part = first.parts.get("")
-        if part is None:
-            ids = self._encoder.ids_at_start(first.text)
-            if ids is None:
+    def _encoded(self, written: _Written) -> _Encoded | None:
+        """A prompt encoded turn by turn, or None if its turns do not stand alone."""
+        known = written.encoded
+        if known is None:
+            part = self._first_part(written.turns[0])
+            if part is None:
                 return None
-            part = first.parts[""] = _Part(ids, self._encoder.anchor_at_end(first.text))
-        parts = [part]
-        for turn in (*written.turns[1:], written.ending):
+            known = _Encoded([part], [len(part.ids)])
+        if len(known.parts) > len(written.turns):
+            return known
+        parts, lengths = [*known.parts], [*known.lengths]
+        part, length = parts[-1], lengths[-1]
+        for turn in (*written.turns[len(parts) :], written.ending):
             part = turn.parts.get(part.end) or self._part(turn, part.end)
             if part is None:
                 return None
+            length += len(part.ids)
             parts.append(part)
-        return parts
+            lengths.append(length)
+        written.encoded = _Encoded(parts, lengths)
+        return written.encoded
+
+    def _first_part(self, turn: _Turn) -> _Part | None:
+        """The first two turns as they are encoded at the beginning of a prompt."""
+        part = turn.parts.get("")
+        if part is None:
+            ids = self._encoder.ids_at_start(turn.text)
+            if ids is None:
+                return None
+            part = turn.parts[""] = _Part(ids, self._encoder.anchor_at_end(turn.text))
+        return part
 
     def _part(self, turn: _Turn, behind: str) -> _Part | None:
         """A turn as it is encoded behind the added token `behind`, or none.
@@ -445,9 +475,9 @@ def _key(message: Message) -> _Key:
 
 def _alternates(messages: Sequence[Message]) -> bool:
     """Whether user and assistant take turns, the user first."""
-    return all(message.role is _USER for message in messages[::2]) and all(
-        message.role is _ASSISTANT for message in messages[1::2]
-    )
+    roles = [message.role for message in messages]
+    users, assistants = roles[::2], roles[1::2]
+    return users.count(_USER) == len(users) and assistants.count(_ASSISTANT) == len(assistants)
 
 
 def _opens_reasoning(text: str) -> bool:
