@@ -27,9 +27,9 @@ T = TypeVar("T")
 def measure_trim(setup: Setup, report: Report) -> Iterator[Row]:
     """Choose what of 200 messages fits a budget when a message has come."""
     desk = desk_of(setup, folder_of(setup.model or GUIDE))
-    history = desk.writer.history(MESSAGES - 1, WORDS)
+    history = desk.writer.history(MESSAGES, WORDS)
     budget = WINDOW - RESERVED
-    desk.chat.count_tokens(history)
+    desk.chat.count_tokens(history[:-1])
     for message in history:
         desk.chat.count_message(message)
 
@@ -69,7 +69,7 @@ def measure_trim(setup: Setup, report: Report) -> Iterator[Row]:
 def measure_count(setup: Setup, report: Report) -> Iterator[Row]:
     """The exact length of a prompt of 200 messages, after one new message."""
     desk = desk_of(setup, folder_of(setup.model or GUIDE))
-    history = desk.writer.history(MESSAGES - 1, WORDS)
+    history = desk.writer.history(MESSAGES, WORDS)
     note = f"{MESSAGES} messages after one new one; before: tokenize all"
     yield _grown(
         "count",
@@ -94,9 +94,8 @@ def measure_build(setup: Setup, report: Report) -> Iterator[Row]:
         setup,
         report,
         before=lambda prompt: plain.build_prompt(desk.hf, prompt),
-        after=lambda prompt: desk.chat.decode(desk.chat.encode(prompt).token_ids),
-        timed_after=desk.chat.encode,
-        note=f"turn {TURN}; before: apply_chat_template over everything; after: the token ids too",
+        after=desk.chat.render,
+        note=f"turn {TURN}; before: apply_chat_template over everything",
     )
 
 
@@ -186,7 +185,6 @@ def _grown(
     *,
     before: Callable[[Sequence[Message]], object],
     after: Callable[[Sequence[Message]], object],
-    timed_after: Callable[[Sequence[Message]], object] | None = None,
     note: str,
 ) -> Row:
     """The row of what is done to a known history with one new question behind it."""
@@ -194,13 +192,14 @@ def _grown(
     def prompts(count: int) -> list[list[Message]]:
         return [[*history, question] for question in _questions(desk, count)]
 
-    after(history)
+    # What ours knows by then: the prompt of the turn before.
+    after(history[:-1])
     (prompt,) = prompts(1)
     check_same(name, after(prompt), before(prompt), "result")
     found = interleave(
         {
             "plain": lambda: _mean(before, prompts(SLOW_CALLS)),
-            "tui-chat": lambda: _mean(timed_after or after, prompts(FAST_CALLS)),
+            "tui-chat": lambda: _mean(after, prompts(FAST_CALLS)),
         },
         setup.runs or RUNS,
         _for(name, report),
