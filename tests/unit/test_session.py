@@ -457,6 +457,15 @@ def test_the_meter_counts_what_would_be_sent(tmp_path: Path) -> None:
     assert plan.reserved_tokens == 100
 
 
+def test_the_meter_without_a_draft_counts_the_prompt_of_an_empty_question(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED)
+    session = Session(engine, MemoryLog())
+    ask(session, "one two three")
+    plan = session.plan()
+    assert plan is not None
+    assert [m.content for m in plan.kept] == ["one two three", "ok", ""]
+
+
 def test_the_meter_shows_a_draft_that_is_too_long_as_over_the_room(tmp_path: Path) -> None:
     session = Session(FakeEngine(tmp_path, window=100), MemoryLog())
     plan = session.plan("word " * 500)

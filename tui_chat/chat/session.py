@@ -75,7 +75,8 @@ class Session:
         if engine is None:
             return None
         messages = self.conversation.messages
-        if draft:
+        if draft or (messages and messages[-1].role is Role.ASSISTANT):
+            # A prompt that ends with a reply would be one that continues it.
             messages += (_user_message(draft, _last_id(messages)),)
         try:
             return self._plan(engine, messages)

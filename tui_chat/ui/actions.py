@@ -262,7 +262,8 @@ class Actions:
         if plan is None:
             self.tell("The model is still loading.")
             return
-        turns = sum(message.role is Role.USER for message in plan.kept)
+        # Without a draft the plan ends with an empty question.
+        turns = sum(message.role is Role.USER and message.content != "" for message in plan.kept)
         gone = sum(message.role is Role.USER for message in plan.dropped)
         room = plan.context_window - plan.reserved_tokens - plan.prompt_tokens
         parts: list[Part] = [
