@@ -152,8 +152,9 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
     """
     metrics = message.metrics or ReplyMetrics()
     new = metrics.prompt_tokens - metrics.cached_tokens
-    read = f"prefill {new:,} tok"
+    read = brief = f"prefill {new:,} tok"
     if metrics.cached_tokens:
+        brief = f"prefill {new:,}+{metrics.cached_tokens:,}"
         of = f"(reused {metrics.cached_tokens:,} of {metrics.prompt_tokens:,})"
         read = f"prefill {new:,} {of}"
     tokenize = f"tokenize {seconds(metrics.tokenize_seconds)} · "
@@ -182,6 +183,8 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
         f"{whole}{tokenize}{read} {prefill} · {decode}{drafted}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}",
+        f"{tokenize}{brief} {prefill} · {decode}",
+        f"{tokenize}{brief.removeprefix('prefill ')} {prefill} · {decode}",
         f"{whole}{read} {prefill} · {decode}",
         f"{read} {prefill} · {short}",
         f"{read} · {short}",
