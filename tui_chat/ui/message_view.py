@@ -174,17 +174,23 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
         whole, short = f"{parts}, the last: ", f"{parts} · "
     total = f"total {seconds(metrics.total_seconds)} · "
     why = f" ({metrics.cache_note})" if metrics.cache_note else ""
-    heads = (
+    heads: tuple[str, ...] = (
         f"{whole}{tokenize}{read}{why} {prefill}{prefill_rate} · {decode}{drafted}{total}",
         f"{whole}{read}{why} {prefill} · {decode}",
         f"{read}{why} · {short}",
-    ) * bool(why) + (
+    ) * bool(why)
+    heads += (
         f"{whole}{tokenize}{read} {prefill}{prefill_rate} · {decode}{drafted}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}{drafted}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}{total}",
         f"{whole}{tokenize}{read} {prefill} · {decode}",
-        f"{tokenize}{brief} {prefill} · {decode}",
-        f"{tokenize}{brief.removeprefix('prefill ')} {prefill} · {decode}",
+    )
+    if not message.continuations:
+        heads += (
+            f"{tokenize}{brief} {prefill} · {decode}",
+            f"{tokenize}{brief.removeprefix('prefill ')} {prefill} · {decode}",
+        )
+    heads += (
         f"{whole}{read} {prefill} · {decode}",
         f"{read} {prefill} · {short}",
         f"{read} · {short}",
