@@ -13,15 +13,13 @@ def turns_of(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def trim(tokenizer: Any, messages: Sequence[Message], budget: int) -> list[Message]:
-    """Re-tokenize each message, the newest first, until the budget is full."""
-    kept: list[Message] = []
-    used = 0
-    for message in reversed(messages):
-        used += len(tokenizer(message.content, add_special_tokens=False)["input_ids"])
-        if used > budget:
-            break
-        kept.insert(0, message)
-    return kept
+    """Re-tokenize each message to know its size, then keep the newest that fit."""
+    sizes = [len(tokenizer(m.content, add_special_tokens=False)["input_ids"]) for m in messages]
+    start, used = len(messages), 0
+    while start > 0 and used + sizes[start - 1] <= budget:
+        start -= 1
+        used += sizes[start]
+    return list(messages[start:])
 
 
 def trim_by_popping(tokenizer: Any, messages: Sequence[Message], budget: int) -> list[Message]:
