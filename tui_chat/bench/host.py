@@ -19,7 +19,7 @@ WINDOW, RESERVED = 4096, 512
 VOCABULARY = 151_936
 ZIPF_EXPONENT = 1.3
 REPLY_BYTES, REPLY_TOKENS = 4096, 512
-SLOW_CALLS, FAST_CALLS = 2, 10
+SLOW_CALLS, FAST_CALLS = 2, 50
 """Calls that one figure is the mean of, of the plain way and of ours."""
 T = TypeVar("T")
 

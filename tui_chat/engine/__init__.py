@@ -17,7 +17,7 @@ ECHO = "echo:"
 for _name, _value in (
     ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
     ("HF_HUB_DISABLE_TELEMETRY", "1"),
-    ("TOKENIZERS_PARALLELISM", "true"),
+    ("TOKENIZERS_PARALLELISM", "false"),
 ):
     os.environ.setdefault(_name, _value)
 

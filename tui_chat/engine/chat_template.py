@@ -34,6 +34,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, added_tokens: Mapping[str, int]) -> None:
         """Choose and examine the template of `tokenizer` (transformers)."""
         self._hf = tokenizer
+        self._variables: dict[str, Any] = dict(tokenizer.special_tokens_map)
         self.notes: tuple[str, ...] = ()
         self.is_chatml = False
         self.text_markers: tuple[str, ...] = ()
@@ -56,15 +57,15 @@ class ChatTemplate:
         Raises:
             jinja2.TemplateError: the template refuses this conversation.
         """
-        switches = {}
+        variables = self._variables
         if self.knows_thinking and thinking is not None:
-            switches["enable_thinking"] = thinking
+            variables = {**variables, "enable_thinking": thinking}
         turns = _fold_system(turns) if self.folds_system else list(turns)
         rendered, _ = render_jinja_template(
             conversations=[turns],
             chat_template=self.source,
             add_generation_prompt=prompt,
-            **{**self._hf.special_tokens_map, **switches},
+            **variables,
         )
         return str(rendered[0])
 

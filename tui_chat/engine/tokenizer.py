@@ -273,9 +273,7 @@ class ChatTokenizer:
                 turns, encoded = known.turns[: shared - head + 1], known.encoded
             else:
                 shared = head
-            if encoded is not None:
-                same = len(turns)
-                encoded = _Encoded(encoded.parts[:same], encoded.lengths[:same])
+            same = len(turns)
             # What is shared alternates; its last reply decides who speaks next.
             if not _alternates(messages[lead + (shared - lead) // 2 * 2 :]):
                 return None
@@ -283,6 +281,8 @@ class ChatTokenizer:
             ending = self._ending(system, thinking)
         except TemplateError:
             return None
+        if encoded is not None:
+            encoded = _Encoded(encoded.parts[:same], encoded.lengths[:same])
         written = _Written(tuple(messages), thinking, turns + new, ending, encoded)
         if all(len(turn.text) <= _KEPT_CHARACTERS for turn in (first, *new)):
             self._prompts.append(written)
