@@ -129,6 +129,15 @@ class Message:
     With it the reply can go on from its very last token."""
     continuations: int = 0
     """How often the reply was cut and continued."""
+    edited: bool = False
+    """Whether the user changed the text of this reply; the model's own is a sibling."""
+    excluded: bool = False
+    """Whether the user left this message, and with it its turn, out of the context."""
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether a model can go on with this reply: it was cut off, or its text was edited."""
+        return self.is_cut or (self.edited and self.finish_reason is None and bool(self.content))
 
     @property
     def is_cut(self) -> bool:

@@ -131,11 +131,25 @@ def test_openai_messages_carry_reasoning_and_leave_out_empty_failures() -> None:
 def test_markdown_shows_the_open_branch_with_status_outside_the_text() -> None:
     text = exported("markdown", golden()).decode()
     assert text.startswith(f"# The sky\n\n{ID} · 2026-03-01 12:00 UTC\n")
-    for part in ("## System prompt\n\nBe exact.", "## User\n\nWhy is the sky", "## org/model-4B\n"):
+    for part in (
+        "## System prompt\n\nBe exact.",
+        "## User\n\nWhy is the sky",
+        "## org/model-4B · edited\n",  # it is left out of the context, and shown all the same
+    ):
         assert part in text
     assert text.endswith("## guide · interrupted\n\nRed, because\n")
     assert "And at night?" not in text
     assert set(FORMATS) == {"markdown", "json", "openai", "sharegpt"}
+
+
+def test_what_is_left_out_of_the_context_is_in_every_export() -> None:
+    tree = golden()
+    assert [m.id for m in tree.conversation.messages if m.excluded] == ["a1"]
+    for format_ in FORMATS:
+        assert "Rayleigh scattering." in exported(format_, tree).decode()
+    messages = json.loads(exported("json", tree))["messages"]
+    marked = {m["id"] for m in messages if m.get("excluded")}
+    assert marked == {"a1"}
 
 
 # The files of others

@@ -63,6 +63,8 @@ A1 = Message(
     ),
     cut_tail=" It",
     continuations=1,
+    edited=True,
+    excluded=True,
 )
 A2 = Message(
     "a2",
@@ -127,7 +129,20 @@ def test_the_golden_file_uses_every_field_and_kind_that_there_is() -> None:
     assert used == names
     golden = (GOLDEN / "everything.jsonl").read_bytes().split(b"\n")[:-1]
     kinds = {decode(line)["t"] for line in golden}
-    assert kinds == {"meta", "msg", "begin", "part", "end", "title", "system", "head"}
+    assert kinds == {"meta", "msg", "begin", "part", "end", "title", "system", "head", "exclude"}
+
+
+def test_a_file_with_forks_opens_each_branch_where_it_was_left(tmp_path: Path) -> None:
+    log, _ = opened(tmp_path, "branches.jsonl")
+    assert [m.content for m in log.conversation.messages] == ["one", "2", "3"]
+    assert [(m.content, m.edited, m.excluded) for m in log.siblings("a1")] == [
+        ("two", False, True),
+        ("2", False, False),
+        ("II", True, False),
+    ]
+    ends = {id_: log.end_of_branch(id_) for id_ in ("u1", "a1", "u2", "b2", "b1", "c1")}
+    assert ends == {"u1": "u3", "a1": "a2", "u2": "a2", "b2": "b2", "b1": "u3", "c1": "c1"}
+    assert log.damaged == 2
 
 
 @pytest.mark.parametrize(
@@ -187,6 +202,7 @@ def test_the_records_that_the_document_shows_read_without_damage() -> None:
 def test_the_document_names_every_field_that_is_written() -> None:
     named = set(re.findall(r"`(\w+)`", FORMAT))
     whole = records.message_record("msg", A1) | records.message_record("msg", A3)
+    assert {"edited", "excluded"} <= set(whole)
     assert set(whole) | set(whole["metrics"]) <= named
     assert set(records.header_record(Conversation(ID, at(0)))) <= named
     assert f"version {records.VERSION}\n" in FORMAT

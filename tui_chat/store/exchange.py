@@ -111,6 +111,8 @@ def _markdown(tree: MessageTree) -> str:
         heading = [" ".join(name.split()) or "Assistant"]
         if message.status != "complete":
             heading.append(message.status)
+        if message.edited:
+            heading.append("edited")
         parts.append(f"## {' · '.join(heading)}")
         if message.reasoning:
             parts.append(

@@ -164,6 +164,26 @@ class ConversationLog:
                 raise KeyError(message_id)
             self._change({"t": "head", "id": message_id})
 
+    def end_of_branch(self, message_id: str) -> str:
+        """The message that the branch through this one ended with when it was last open.
+
+        Raises:
+            KeyError: there is no such message.
+        """
+        with self._lock:
+            return self._tree.end_of_branch(message_id)
+
+    def exclude(self, message_id: str, excluded: bool) -> None:
+        """Leave a message out of the context, or take it in again; its text stays.
+
+        Raises:
+            KeyError: there is no such message.
+        """
+        with self._lock:
+            if message_id not in self._tree.messages:
+                raise KeyError(message_id)
+            self._change({"t": "exclude", "id": message_id, "excluded": excluded}, durable=True)
+
     def siblings(self, message_id: str) -> tuple[Message, ...]:
         """All messages with the same parent, itself included, oldest first.
 
@@ -217,7 +237,7 @@ class ConversationLog:
             self._require_writable()
             self._tree.apply(record)
             starts_file = record["t"] in ("msg", "begin", "end")
-            if self._file is None and not starts_file:
+            if self._file is None and not self._pending and not starts_file:
                 return  # the header will say it when there is a file
             self._pending.append((record, durable))
             self._flush()

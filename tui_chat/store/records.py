@@ -109,6 +109,8 @@ def message_record(kind: str, message: Message) -> Record:
         "metrics": message.metrics and _metrics_to_json(message.metrics),
         "cut_tail": message.cut_tail,
         "continuations": message.continuations or None,
+        "edited": message.edited or None,
+        "excluded": message.excluded or None,
     }
     return record | {name: value for name, value in optional.items() if value not in (None, "", [])}
 
@@ -145,6 +147,8 @@ def message_from_record(record: Record) -> Message:
         metrics=_metrics_from_json(record.get("metrics")),
         cut_tail=_text(record, "cut_tail"),
         continuations=max(0, _whole(record.get("continuations")) or 0),
+        edited=record.get("edited") is True,
+        excluded=record.get("excluded") is True,
     )
 
 
@@ -177,6 +181,9 @@ class MessageTree:
         """Whether a version that we do not know wrote the file."""
         self.damaged = 0
         self._children: dict[str | None, list[str]] = {}
+        self._selected: dict[str, int] = {}
+        """The messages that became the head again later, in the order in which they did, each
+        with the number of messages that there were then."""
         self._running: set[str] = set()
         self._adopted: dict[str, str | None] = {}
         self._branch: tuple[Message, ...] | None = None
@@ -193,6 +200,23 @@ class MessageTree:
         """All messages with the parent of this one, oldest first. `KeyError` if unknown."""
         children = self._children[self.messages[message_id].parent_id]
         return tuple(self.messages[child] for child in children)
+
+    def end_of_branch(self, message_id: str) -> str:
+        """Where the branch through this message ended when it was last open.
+
+        Raises:
+            KeyError: there is no such message.
+        """
+        branch = {self.messages[message_id].id}
+        left = [message_id]
+        while left:
+            children = self._children.get(left.pop(), ())
+            branch.update(children)
+            left += children
+        numbers = ((n, id_) for n, id_ in enumerate(self.messages, start=1) if id_ in branch)
+        number, newest = max(numbers)
+        selected = next((id_ for id_ in reversed(self._selected) if id_ in branch), newest)
+        return selected if self._selected.get(selected, 0) >= number else newest
 
     def load(self, data: bytes) -> None:
         """Apply all lines of a file, skipping and counting what is damaged."""
@@ -232,12 +256,19 @@ class MessageTree:
                 if message_id not in self.messages:
                     raise DamagedRecord
                 self._set_head(message_id)
+            case "exclude":
+                self._apply_exclude(record)
 
     def records(self) -> Iterator[Record]:
         """Records that read back as this tree."""
         yield header_record(self.header)
-        for message in self.messages.values():
+        heads: dict[int, list[str]] = {}
+        for message_id, number in self._selected.items():
+            heads.setdefault(number, []).append(message_id)
+        for number, message in enumerate(self.messages.values(), start=1):
             yield message_record("begin" if message.id in self._running else "msg", message)
+            for message_id in heads.get(number, ()):
+                yield {"t": "head", "id": message_id}
         if self.head is not None:
             yield {"t": "head", "id": self.head}
 
@@ -296,22 +327,31 @@ class MessageTree:
         )
         self._add(message, replaces=True)
 
+    def _apply_exclude(self, record: Record) -> None:
+        known = self.messages.get(_required_text(record, "id"))
+        excluded = record.get("excluded")
+        if known is None or not isinstance(excluded, bool):
+            raise DamagedRecord
+        self.messages[known.id] = replace(known, excluded=excluded)
+        self._branch = None
+
     def _add(self, message: Message, *, replaces: bool = False) -> None:
         known = self.messages.get(message.id)
         if known is not None and replaces:
-            message = replace(message, parent_id=known.parent_id)
+            message = replace(message, parent_id=known.parent_id, excluded=known.excluded)
         else:
             parent = self._parent_of(message)
             if parent != message.parent_id:
                 message = replace(message, parent_id=parent)
-            if known == message:  # written again after a disk fault
-                return
+            if known is not None and known == replace(message, excluded=known.excluded):
+                return  # written again after a disk fault
             if known is not None:  # two files joined by hand: show both
                 message = replace(message, id=self._free_id(message.id))
-        if message.id not in self.messages:
+        is_new = message.id not in self.messages
+        if is_new:
             self._children.setdefault(message.parent_id, []).append(message.id)
         self.messages[message.id] = message
-        self._set_head(message.id)
+        self._set_head(message.id, is_new=is_new)
 
     def _parent_of(self, message: Message) -> str | None:
         parent = message.parent_id
@@ -326,7 +366,10 @@ class MessageTree:
             number += 1
         return f"{message_id}-{number}"
 
-    def _set_head(self, message_id: str) -> None:
+    def _set_head(self, message_id: str, *, is_new: bool = False) -> None:
+        if message_id != self.head and not is_new:
+            self._selected.pop(message_id, None)
+            self._selected[message_id] = len(self.messages)
         self.head = message_id
         self._branch = None
 
