@@ -80,3 +80,40 @@ def test_a_stored_reply_goes_on_with_a_model_that_was_loaded_since(
     grown = reply(Session(other, store.open(log.id)), 200, goes_on=True)
     other.close()
     assert (grown.id, grown.content) == (cut.id, whole.content)
+
+
+def test_an_edited_reply_goes_on_from_its_last_token_and_with_what_is_cached(
+    guide: Engine, tmp_path: Path
+) -> None:
+    log = ConversationStore(tmp_path).create()
+    session = Session(guide, log)
+    whole = reply(session, 200)
+    shortened = " ".join(whole.content.split(" ")[:-3])
+    edited = session.edit_reply(whole.id, shortened)
+    grown = reply(session, 200, goes_on=True)
+    assert (grown.id, grown.content) == (edited.id, whole.content)
+    assert grown.metrics is not None
+    # All but the last token of the edited text was in the cache already.
+    assert grown.metrics.cached_tokens == grown.metrics.prompt_tokens - 1
+    other = session.edit_reply(grown.id, "Press ")
+    grown = reply(session, 200, goes_on=True)
+    assert grown.id == other.id and grown.content.startswith("Press ")
+    assert [m.content for m in log.siblings(grown.id)][:2] == [whole.content, whole.content]
+
+
+def test_switching_back_to_a_branch_reads_only_what_the_branches_do_not_share(
+    guide: Engine, tmp_path: Path
+) -> None:
+    session = Session(guide, ConversationStore(tmp_path).create())
+    first = reply(session, 200)
+    reply(session, 200)
+    question = session.conversation.messages[2]
+    session.open_version(session.edit_reply(session.conversation.messages[3].id, "Other.").id)
+    session.log.select(question.id)
+    *_, end = session.regenerate(
+        mode=lambda: Mode.SPEED, settings=lambda _: settings(5), cancel=threading.Event()
+    )
+    assert isinstance(end, ReplyFinished) and end.message.metrics is not None
+    metrics = end.message.metrics
+    assert metrics.cached_tokens == metrics.prompt_tokens - 1
+    assert first.id in [message.id for message in session.conversation.messages]

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tui_chat.chat.context import PromptTooLong, plan_context, sendable, split_turns
+from tui_chat.chat.context import PromptTooLong, left_out, plan_context, sendable, split_turns
 from tui_chat.types import ContextPlan, Message, Role, Status
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -133,3 +134,27 @@ def test_a_question_that_was_never_answered_is_not_sent_again() -> None:
         message(Role.USER, 5, "u2"),
     )
     assert [m.id for m in sendable(items)] == ["u1", "a1", "u2"]
+
+
+@given(CONVERSATIONS, st.sets(st.integers(0, 25)))
+def test_a_turn_with_an_excluded_message_is_left_out_whole_and_the_newest_question_never(
+    items: tuple[Message, ...], excluded: set[int]
+) -> None:
+    marked = tuple(replace(m, excluded=at in excluded) for at, m in enumerate(items))
+    sent = sendable(marked)
+    assert sent[-1] is marked[-1]
+    out = left_out(marked)
+    assert [m.id for m in marked if m.id not in out] == [m.id for m in sent]
+    for turn in split_turns(marked)[:-1]:
+        gone = any(m.excluded for m in turn)
+        assert all((m.id in out) is gone for m in turn)
+    roles = [m.role for m in sent if m.role is not Role.SYSTEM]
+    assert roles == [Role.USER, Role.ASSISTANT] * (len(roles) // 2) + [Role.USER]
+
+
+def test_an_excluded_last_turn_is_left_out_once_it_is_answered() -> None:
+    items = tuple(replace(m, excluded=True) for m in conversation([(5, 5)], 5))
+    assert left_out(items) == {"u0", "a0"}
+    answered = (*items, message(Role.ASSISTANT, 5, "a1"))
+    assert left_out(answered) == {"u0", "a0", "newest", "a1"}
+    assert [m.id for m in sendable(answered)] == ["newest", "a1"]  # it is being continued

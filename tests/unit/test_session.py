@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
+from tui_chat.chat.context import left_out
 from tui_chat.chat.reply import ReplyCleaner
 from tui_chat.chat.session import Session, SessionError
 from tui_chat.engine.base import EngineError, PollSettings
@@ -691,3 +692,250 @@ def test_a_stopped_reply_is_never_shortened(tmp_path: Path) -> None:
     engine = FakeEngine(tmp_path, TextDelta("One is done. Two is"), stopped)
     reply = finished(ask(Session(engine, MemoryLog(), trim_incomplete=True))).message
     assert reply.content == "One is done. Two is"
+
+
+# Branches ------------------------------------------------------------------------------------
+
+
+def edit(session: Session, message_id: str, text: str) -> list[ReplyEvent]:
+    return list(
+        session.edit(message_id, text, mode=speed, settings=settings_of, cancel=threading.Event())
+    )
+
+
+def written_again(session: Session, message_id: str) -> list[ReplyEvent]:
+    return list(
+        session.regenerate(message_id, mode=speed, settings=settings_of, cancel=threading.Event())
+    )
+
+
+def texts(session: Session) -> list[str]:
+    return [message.content for message in session.conversation.messages]
+
+
+def two_turns(tmp_path: Path, log: ConversationLog) -> tuple[FakeEngine, Session]:
+    engine = FakeEngine(tmp_path, TextDelta("one"), STOPPED)
+    session = Session(engine, log)
+    ask(session, "first")
+    engine.events = (TextDelta("two"), STOPPED)
+    ask(session, "second")
+    return engine, session
+
+
+def test_an_edited_question_is_asked_on_a_branch_of_its_own(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine, session = two_turns(tmp_path, log)
+    old = session.conversation.messages
+    engine.events = (TextDelta("deux"), STOPPED)
+    reply = finished(edit(session, old[2].id, "la seconde")).message
+    assert texts(session) == ["first", "one", "la seconde", "deux"]
+    assert [m.content for m in engine.prompts[-1]] == ["first", "one", "la seconde"]
+    new = session.conversation.messages[2]
+    assert (new.parent_id, reply.parent_id) == (old[2].parent_id, new.id)
+    session.open_version(old[2].id)
+    assert session.conversation.messages == old == reopened(store, log)
+
+
+def test_an_edited_first_question_keeps_the_title(tmp_path: Path) -> None:
+    _, session = two_turns(tmp_path, MemoryLog())
+    edit(session, session.conversation.messages[0].id, "another first")
+    assert texts(session) == ["another first", "two"]
+    assert session.conversation.title == "first"
+
+
+def test_any_reply_of_the_branch_can_be_written_again(tmp_path: Path) -> None:
+    engine, session = two_turns(tmp_path, MemoryLog())
+    old = session.conversation.messages
+    engine.events = (TextDelta("uno"), STOPPED)
+    for at in (1, 0):  # by the reply, or by its prompt
+        written_again(session, session.conversation.messages[at].id)
+        assert texts(session) == ["first", "uno"]
+        assert [m.content for m in engine.prompts[-1]] == ["first"]
+    assert [m.content for m in session.log.siblings(old[1].id)] == ["one", "uno", "uno"]
+    session.open_version(old[1].id)
+    assert session.conversation.messages == old
+
+
+def test_a_seed_is_given_to_one_version_only(tmp_path: Path) -> None:
+    seeded = replace(SETTINGS, seed=7)
+    session = Session(FakeEngine(tmp_path, TextDelta("one"), STOPPED), MemoryLog())
+    first = finished(ask(session, settings=seeded)).message
+    again(session, seeded)
+    session.open_version(first.id)
+    assert finished(again(session, seeded)).message.seed == 9
+
+
+def test_an_edited_reply_is_a_sibling_that_says_so_in_a_field(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("hm", "reasoning"), TextDelta("one"), STOPPED)
+    session = Session(engine, log)
+    old = finished(ask(session)).message
+    edited = session.edit_reply(old.id, " my own words ")
+    assert (edited.content, edited.edited, edited.can_continue) == (" my own words ", True, True)
+    assert (edited.parent_id, edited.model, edited.reasoning) == (old.parent_id, old.model, "hm")
+    # Figures, mode and seed are those of the text that the model wrote.
+    assert (edited.metrics, edited.mode, edited.seed, edited.token_count) == (None,) * 4
+    assert log.siblings(old.id) == (old, edited)
+    assert reopened(store, log)[-1] == edited
+
+
+ENDS = ("", " ", "\n", "\n\n```python\n", "<|im_end|>", "<|im_", "assistant:", "…", "One. Two is")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("trims", [False, True])
+def test_an_edited_reply_goes_on_behind_its_exact_text(
+    tmp_path: Path, end: str, trims: bool
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("the model's own"), STOPPED)
+    session = Session(engine, MemoryLog(), trim_incomplete=trims)
+    old = finished(ask(session)).message
+    edited = session.edit_reply(old.id, "assistant: \n As I said" + end)
+    engine.events = (TextDelta(" and"), TextDelta(" so on"), CUT)
+    events = go_on(session)
+    started = events[0]
+    assert isinstance(started, ReplyStarted) and started.message_id == edited.id
+    assert engine.prompts[-1][-1].content == edited.content
+    reply = finished(events).message
+    assert edited.content + deltas(events) in (reply.content, reply.content + reply.cut_tail)
+    assert reply.content.startswith(edited.content)
+    assert (reply.edited, reply.continuations, reply.can_continue) == (True, 1, True)
+    engine.events = (TextDelta("."), STOPPED)
+    reply = finished(go_on(session)).message
+    assert reply.content == edited.content + " and so on."
+    assert (reply.edited, reply.continuations, reply.can_continue) == (True, 2, False)
+    assert len(session.log.siblings(old.id)) == 2
+
+
+def test_an_edited_reply_whose_continuation_is_stopped_at_once_stays_as_it_was(
+    tmp_path: Path,
+) -> None:
+    engine, session = two_turns(tmp_path, MemoryLog())
+    edited = session.edit_reply(session.conversation.messages[1].id, "mine")
+    engine.events = (GenerationFinished("cancelled", ReplyMetrics()),)
+    assert finished(go_on(session)).message == edited == session.conversation.messages[-1]
+
+
+def test_questions_and_replies_are_edited_each_in_their_way(tmp_path: Path) -> None:
+    _, session = two_turns(tmp_path, MemoryLog())
+    question, reply, *_ = session.conversation.messages
+    with pytest.raises(SessionError):
+        session.edit_reply(question.id, "text")
+    with pytest.raises(SessionError):
+        edit(session, reply.id, "text")
+    session.edit_reply(reply.id, "text")
+    with pytest.raises(SessionError, match="not on the branch"):
+        session.edit_reply(reply.id, "text")
+
+
+def sent(session: Session) -> list[str]:
+    plan = session.plan("next")
+    assert plan is not None
+    return [message.content for message in plan.kept]
+
+
+def test_an_excluded_message_takes_its_turn_out_of_the_prompt_until_it_is_taken_in_again(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine, session = two_turns(tmp_path, log)
+    whole = session.plan("next")
+    for at in (0, 1):
+        message_id = session.conversation.messages[at].id
+        session.exclude(message_id, True)
+        assert sent(session) == ["second", "two", "next"]
+        smaller = session.plan("next")
+        assert whole is not None and smaller is not None
+        assert smaller.prompt_tokens == engine.count_tokens(smaller.kept) < whole.prompt_tokens
+        # The other message of the turn takes it in again just as well.
+        session.exclude(session.conversation.messages[1 - at].id, False)
+        assert sent(session) == ["first", "one", "second", "two", "next"]
+    session.exclude(session.conversation.messages[2].id, True)
+    assert [m.excluded for m in reopened(store, log)] == [False, False, True, False]
+    assert texts(session) == ["first", "one", "second", "two"]
+
+
+def test_the_question_that_is_being_answered_is_sent_whatever_is_excluded(tmp_path: Path) -> None:
+    engine, session = two_turns(tmp_path, MemoryLog())
+    for message in session.conversation.messages:
+        session.exclude(message.id, True)
+    again(session)
+    assert [m.content for m in engine.prompts[-1]] == ["second"]
+    ask(session, "third")
+    assert [m.content for m in engine.prompts[-1]] == ["third"]
+
+
+def test_the_version_that_is_shown_decides_whether_its_turn_is_sent(tmp_path: Path) -> None:
+    _, session = two_turns(tmp_path, MemoryLog())
+    first = session.conversation.messages[3]
+    session.exclude(first.id, True)
+    again(session)
+    assert sent(session) == ["first", "one", "second", "two", "next"]
+    session.open_version(first.id)
+    assert sent(session) == ["first", "one", "next"]
+
+
+def test_a_newest_question_without_an_answer_cannot_be_excluded(tmp_path: Path) -> None:
+    _, session = two_turns(tmp_path, MemoryLog())
+    question = session.conversation.messages[2]
+    session.log.select(question.id)
+    with pytest.raises(SessionError, match="always sent"):
+        session.exclude(question.id, True)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "again", "edit", "edit reply", "version", "exclude", "include"]),
+        st.integers(0, 40),
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+def test_whatever_is_forked_switched_and_excluded_the_prompt_alternates_and_nothing_is_lost(
+    steps: list[tuple[str, int]],
+) -> None:
+    with TemporaryDirectory() as folder:
+        engine = FakeEngine(Path(folder), TextDelta("reply"), STOPPED)
+        store = ConversationStore(Path(folder))
+        log = store.create()
+        session = Session(engine, log)
+        ask(session, "first")
+        for step, at in steps:
+            messages = session.conversation.messages
+            target = messages[at % len(messages)]
+            before = set(log._tree.messages)
+            try:
+                match step:
+                    case "ask":
+                        ask(session, "question")
+                    case "again":
+                        written_again(session, target.id)
+                    case "edit":
+                        edit(session, target.id, "edited")
+                    case "edit reply":
+                        session.edit_reply(target.id, "edited")
+                    case "version":
+                        versions = log.siblings(target.id)
+                        session.open_version(versions[at % len(versions)].id)
+                    case "exclude" | "include":
+                        session.exclude(target.id, step == "exclude")
+            except SessionError:
+                pass
+            assert before <= set(log._tree.messages)
+            plan = session.plan("next")
+            assert plan is not None
+            roles = [message.role for message in plan.kept]
+            assert roles == [Role.USER, Role.ASSISTANT] * (len(roles) // 2) + [Role.USER]
+            out = left_out(session.conversation.messages)
+            assert [m.id for m in session.conversation.messages if m.id not in out] == [
+                m.id for m in plan.kept[:-1]
+            ]
+        whole, count = log.conversation, len(log._tree.messages)
+        log.close()
+        read = store.open(log.id)
+        assert read.conversation == whole
+        assert len(read._tree.messages) == count
+        read.close()

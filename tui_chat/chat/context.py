@@ -37,14 +37,30 @@ def split_turns(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
     return [tuple(turn) for turn in turns]
 
 
-def sendable(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """`messages` without the turns that were asked but never answered, the newest excepted.
+def left_out(messages: Sequence[Message]) -> frozenset[str]:
+    """Ids of the messages that are not sent because the user excluded them or their turn.
 
-    A question whose reply failed or was stopped before any text goes with it, so that user and
-    assistant alternate, as many chat templates demand.
+    Chat templates want user and assistant in turn, so a turn goes as a whole: one excluded
+    message takes the others of its turn with it. A last question without an answer stays.
     """
     turns = split_turns(messages)
-    kept = [message for message in messages if message.role is Role.SYSTEM]
+    if turns and turns[-1][-1].role is Role.USER:
+        turns.pop()
+    out = {message.id for message in messages if message.role is Role.SYSTEM and message.excluded}
+    for turn in turns:
+        if any(message.excluded for message in turn):
+            out.update(message.id for message in turn)
+    return frozenset(out)
+
+
+def sendable(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """What of `messages` may be sent: no turn that was excluded, or asked but never answered.
+
+    The newest turn is always sent. A question whose reply failed or was stopped before any text
+    goes with it, so that user and assistant alternate, as many chat templates demand.
+    """
+    turns = split_turns(messages)
+    kept = [m for m in messages if m.role is Role.SYSTEM and not m.excluded]
     for number, turn in enumerate(turns, start=1):
         answers = tuple(
             message
@@ -52,7 +68,8 @@ def sendable(messages: Sequence[Message]) -> tuple[Message, ...]:
             if message.role is Role.ASSISTANT and (message.content or message.status == "complete")
         )
         questions = tuple(message for message in turn if message.role is Role.USER)
-        if answers or number == len(turns):
+        excluded = any(message.excluded for message in turn)
+        if number == len(turns) or (answers and not excluded):
             kept.extend(questions + answers)
     return tuple(kept)
 

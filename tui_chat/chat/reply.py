@@ -112,6 +112,14 @@ class ReplyCleaner:
         """Before the opening is over all there is, then what may be the begin of a marker."""
         self._fence = _CodeFence()
 
+    @classmethod
+    def behind(cls, text: str) -> "ReplyCleaner":
+        """A cleaner of what comes behind `text`, which nobody cleans."""
+        cleaner = cls()
+        cleaner._opening = False
+        cleaner._fence.feed(text)
+        return cleaner
+
     def feed(self, text: str) -> str:
         """The next piece of the reply; returns what is certain to be part of the clean text."""
         self._held += text

@@ -81,10 +81,11 @@ class ReplyStream:
         trim_incomplete: bool = False,
         continues: Message | None = None,
     ) -> None:
-        """`continues` is the reply that was cut off, of which `message` has the whole raw text.
+        """`continues` is the reply that goes on, of which `message` has the whole raw text.
 
         The cleaner reads that text again, so that there is no seam: what it holds back of it
-        may turn out to be the end of the reply only now.
+        may turn out to be the end of the reply only now. What the user wrote into a reply stays
+        as it is.
         """
         self._log = log
         self._message = message
@@ -92,11 +93,15 @@ class ReplyStream:
         self._clock = clock
         self._trim_incomplete = trim_incomplete
         self._continues = continues
-        self._cleaner = ReplyCleaner()
-        self._pacer = DeltaPacer(clock=clock)
-        self._content = [self._cleaner.feed(message.content)]
-        self._reasoning = [message.reasoning]
         shown = continues.content if continues else ""
+        if message.edited:
+            self._cleaner = ReplyCleaner.behind(shown)
+            self._content = [shown + self._cleaner.feed(message.content[len(shown) :])]
+        else:
+            self._cleaner = ReplyCleaner()
+            self._content = [self._cleaner.feed(message.content)]
+        self._pacer = DeltaPacer(clock=clock)
+        self._reasoning = [message.reasoning]
         self._seen = shown[len(self._content[0]) :]
         """What is on the screen but held back again."""
         self._unseen = self._content[0][len(shown) :]
@@ -213,6 +218,8 @@ class ReplyStream:
             tail = self._cleaner.tail
         if reason == "length" and self._trim_incomplete:
             end = end_of_sentences(content)
+            if cut and cut.edited:
+                end = max(end, len(cut.content))
             content, tail = content[:end], content[end:] + tail
         modes = list(self._settings.used)
         if cut:

@@ -25,6 +25,9 @@ from tui_chat.types import (
 logger = logging.getLogger(__name__)
 
 TITLE_LENGTH = 60
+NOTHING_TO_CONTINUE = (
+    "The last reply was neither cut off nor edited, so there is nothing to continue."
+)
 
 
 class SessionError(Exception):
@@ -101,37 +104,125 @@ class Session:
             SessionError: at the call, when no engine is loaded.
         """
         engine = self._loaded()
-        user = _user_message(text, _last_id(self.conversation.messages))
-        return self._reply_to(engine, user, ReplySettings(mode, settings), cancel)
+        earlier = self.conversation.messages
+        user = _user_message(text, _last_id(earlier))
+        return self._reply_to(engine, earlier, user, ReplySettings(mode, settings), cancel)
+
+    def edit(
+        self,
+        message_id: str,
+        text: str,
+        *,
+        mode: GetMode,
+        settings: SettingsOf,
+        cancel: threading.Event,
+    ) -> Generator[ReplyEvent, None, None]:
+        """Ask an earlier question anew as `text`, with all that came before it.
+
+        It becomes a sibling of the old one, whose branch stays in the file. Yields as `reply`.
+
+        Raises:
+            SessionError: at the call, when no engine is loaded or this is no question of the
+                open branch.
+        """
+        engine = self._loaded()
+        at = self._place(message_id)
+        earlier = self.conversation.messages[:at]
+        old = self.conversation.messages[at]
+        if old.role is not Role.USER:
+            raise SessionError("Only a question can be asked anew.")
+        user = _user_message(text, old.parent_id)
+        return self._reply_to(engine, earlier, user, ReplySettings(mode, settings), cancel)
+
+    def edit_reply(self, message_id: str, text: str) -> Message:
+        """Store a reply of the open branch as `text`, a sibling of the old one, and open it.
+
+        It is marked as edited, and a model can go on with it.
+
+        Raises:
+            SessionError: this is no reply of the open branch.
+            StoreError: as `ConversationLog.append` does.
+        """
+        old = self.conversation.messages[self._place(message_id)]
+        if old.role is not Role.ASSISTANT:
+            raise SessionError("Only a reply can be edited in its place.")
+        edited = Message(
+            id=_new_id(),
+            role=Role.ASSISTANT,
+            content=text,
+            created_at=datetime.now(UTC),
+            parent_id=old.parent_id,
+            reasoning=old.reasoning,
+            model=old.model,
+            revision=old.revision,
+            tokenizer_id=old.tokenizer_id,
+            edited=True,
+        )
+        self.log.append(edited)
+        return edited
 
     def regenerate(
-        self, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
+        self,
+        message_id: str | None = None,
+        *,
+        mode: GetMode,
+        settings: SettingsOf,
+        cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
-        """Stream another reply to the last prompt; the old one stays in the file as a sibling.
+        """Stream another reply to a prompt; the old one stays in the file as a sibling.
 
-        Also answers a last prompt that has no reply yet. With a fixed seed the new reply gets
-        the seed after the old one's, so that it differs. Yields as `reply` does.
+        The prompt is that of the message on the open branch, a reply or the prompt itself; by
+        default the last one. One without a reply is answered. With a fixed seed the new reply
+        gets the seed after those of its siblings, so that it differs. Yields as `reply` does.
 
         Raises:
             SessionError: at the call, when no engine is loaded or nothing was asked yet.
         """
         engine = self._loaded()
         messages = self.conversation.messages
-        last_user = next(
-            (at for at in reversed(range(len(messages))) if messages[at].role is Role.USER), None
-        )
-        if last_user is None:
+        last = len(messages) - 1 if message_id is None else self._place(message_id)
+        asked = next((at for at in range(last, -1, -1) if messages[at].role is Role.USER), None)
+        if asked is None:
             raise SessionError("There is no prompt yet that could be answered again.")
-        old = messages[last_user + 1 :]
         chosen = ReplySettings(mode, settings)
-        if chosen.is_seeded and old and old[-1].seed is not None:
-            chosen.seed = (old[-1].seed + 1) % 2**63
-        return self._generate(engine, messages[: last_user + 1], chosen, cancel)
+        if chosen.is_seeded and asked + 1 < len(messages):
+            replies = self.log.siblings(messages[asked + 1].id)
+            seeds = [reply.seed for reply in replies if reply.seed is not None]
+            if seeds:
+                chosen.seed = (max(seeds) + 1) % 2**63
+        return self._generate(engine, messages[: asked + 1], chosen, cancel)
+
+    def open_version(self, message_id: str) -> None:
+        """Open the branch through a message, and below it the one that was open there last.
+
+        Raises:
+            KeyError: there is no such message.
+            StoreError: as `ConversationLog.select` does.
+        """
+        self.log.select(self.log.end_of_branch(message_id))
+
+    def exclude(self, message_id: str, excluded: bool) -> None:
+        """Leave a message of the open branch out of the context, and with it its turn.
+
+        With `excluded=False` the whole turn is taken in again.
+
+        Raises:
+            SessionError: it is not on the open branch, or the newest question, which is sent.
+            StoreError: as `ConversationLog.exclude` does.
+        """
+        messages = self.conversation.messages
+        message = messages[self._place(message_id)]
+        if excluded and message is messages[-1] and message.role is Role.USER:
+            raise SessionError("The newest question is always sent.")
+        turns = (turn for turn in split_turns(messages) if message in turn)
+        for one in (message,) if excluded else next(turns, (message,)):
+            if one.excluded is not excluded:
+                self.log.exclude(one.id, excluded)
 
     def continue_reply(
         self, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
     ) -> Generator[ReplyEvent, None, None]:
-        """Go on with the last reply, which was cut off, behind its very last token.
+        """Go on with the last reply, which was cut off or edited, behind its very last token.
 
         The same message grows: `ReplyStarted` names its id, the deltas are what comes behind
         its `content`, and `ReplyFinished` has all of it with the metrics of this last part. A
@@ -139,19 +230,26 @@ class Session:
         `reply` does.
 
         Raises:
-            SessionError: at the call, when no engine is loaded or the last reply was not cut
-                off; at the first step, when the context window has no room left.
+            SessionError: at the call, when no engine is loaded or the last reply was neither
+                cut off nor edited; at the first step, when the context window has no room left.
         """
         engine = self._loaded()
         messages = self.conversation.messages
-        if not messages or not messages[-1].is_cut:
-            raise SessionError("The last reply was not cut off, so there is nothing to continue.")
+        if not messages or not messages[-1].can_continue:
+            raise SessionError(NOTHING_TO_CONTINUE)
         return self._continue(engine, messages, ReplySettings(mode, settings), cancel)
 
     def _loaded(self) -> Engine:
         if self.engine is None:
             raise SessionError("No model is loaded yet; choose one first.")
         return self.engine
+
+    def _place(self, message_id: str) -> int:
+        """Where on the open branch a message stands."""
+        for at, message in enumerate(self.conversation.messages):
+            if message.id == message_id:
+                return at
+        raise SessionError("This message is not on the branch that is open.")
 
     def _plan(self, engine: Engine, messages: Sequence[Message]) -> ContextPlan:
         system = self.conversation.system_prompt
@@ -181,11 +279,11 @@ class Session:
     def _reply_to(
         self,
         engine: Engine,
+        earlier: Sequence[Message],
         user: Message,
         settings: ReplySettings,
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
-        earlier = self.conversation.messages
         untitled = not self.conversation.title
         try:
             self.log.append(user)
