@@ -15,17 +15,27 @@ from tui_chat.store.conversations import ConversationStore, StoreError
 from tui_chat.store.exchange import FORMATS, export, json_object, to_json
 from tui_chat.store.foreign import ImportFault, read_conversations
 from tui_chat.store.records import MessageTree
-from tui_chat.types import SearchHit
+from tui_chat.types import ConversationSummary, SearchHit
 
 
-def run_list(store: ConversationStore, limit: int | None, *, as_json: bool) -> int:
-    """Print the conversations, last used first; one a line, or one JSON object a line."""
+def run_list(
+    store: ConversationStore,
+    limit: int | None,
+    *,
+    pinned: bool | None = None,
+    archived: bool | None = False,
+    as_json: bool,
+) -> int:
+    """Print the conversations, last used first; one a line, or one JSON object a line.
+
+    `pinned` and `archived` take only those that are, or only those that are not; None takes both.
+    """
     lines = [
         _json_line(asdict(summary))
         if as_json
         else f"{summary.id}  {_local(summary.updated_at)}  {summary.message_count:5}  "
-        f"{_line(summary.model)[:24]:<24}  {_line(summary.title)}\n"
-        for summary in store.summaries(limit)
+        f"{_line(summary.model)[:24]:<24}  {_line(summary.title)}{_flags(summary)}\n"
+        for summary in store.summaries(limit, pinned=pinned, archived=archived)
     ]
     write("".join(lines))
     return 0
@@ -169,6 +179,10 @@ def _write_snippet(hit: SearchHit) -> None:
         sanitize, (text[: hit.start], text[hit.start : hit.end], text[hit.end :])
     )
     print(f"    {before}\x1b[1m{found}\x1b[22m{behind}")
+
+
+def _flags(summary: ConversationSummary) -> str:
+    return "  (pinned)" * summary.pinned + "  (archived)" * summary.archived
 
 
 def _json_line(values: dict[str, object]) -> str:

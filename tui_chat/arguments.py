@@ -232,6 +232,10 @@ def _add_archive(add_parser: Callable[..., _Parser]) -> None:
     command = add("list", "list the conversations, last used first")
     add_json(command, "print one JSON object a line")
     command.add_argument("--limit", type=limit, default=None, metavar="N", help="the first N only")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--pinned", action="store_true", default=False, help="pinned ones only")
+    which.add_argument("--archived", action="store_true", default=False, help="archived ones only")
+    which.add_argument("--all", action="store_true", default=False, help="archived ones as well")
 
     command = add("show", "print a conversation as Markdown")
     command.add_argument("id", metavar="ID", help="an id, or how it begins")

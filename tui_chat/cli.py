@@ -90,7 +90,13 @@ def _archive(args: argparse.Namespace, options: Options) -> int:
     try:
         match args.command:
             case "list":
-                return archive.run_list(store, args.limit, as_json=args.as_json)
+                return archive.run_list(
+                    store,
+                    args.limit,
+                    pinned=True if args.pinned else None,
+                    archived=None if args.all or args.pinned else args.archived,
+                    as_json=args.as_json,
+                )
             case "show":
                 return archive.run_show(store, args.id, as_json=args.as_json)
             case "search":

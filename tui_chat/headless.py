@@ -148,6 +148,7 @@ def _open_log(ask: Ask, options: Options, config: Config, engine: Engine) -> Con
     return ConversationStore(options.data_dir or files.data_dir()).create(
         # The question and not what was piped in before it; the session names an untitled one.
         title=one_line(ask.question, TITLE_LENGTH),
+        title_by="prompt",
         model=engine.name,
         tokenizer_id=engine.tokenizer_id,
         system_prompt=config.system_prompt,

@@ -38,6 +38,8 @@ class Precision(StrEnum):
 
 Status = Literal["complete", "interrupted", "failed"]
 FinishReason = Literal["stop", "length", "cancelled", "repetition", "error"]
+TitleSource = Literal["user", "prompt", "model"]
+"""Who made a title: the user chose it, it is the first words of the prompt, or a model wrote it."""
 PenaltyScope = Literal["reply", "context"]
 
 
@@ -159,6 +161,11 @@ class Conversation:
     tokenizer_id: str = ""
     system_prompt: str = ""
     messages: tuple[Message, ...] = ()
+    title_by: TitleSource = "user"
+    pinned: bool = False
+    """Whether it stands at the top of the list."""
+    archived: bool = False
+    """Whether the list leaves it out until it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,8 @@ class ConversationSummary:
     updated_at: datetime
     model: str
     message_count: int
+    pinned: bool = False
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +197,26 @@ class SearchHit:
     start: int
     """Where the first word of the search stands in `snippet`, in characters."""
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatHits:
+    """The hits of a search in one conversation."""
+
+    conversation_id: str
+    last: SearchHit | None
+    """The one that was written last; None where the conversation is archived and was left out."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundText:
+    """The whole text of a hit."""
+
+    message_id: str | None
+    """None where it is the title."""
+    role: Role | None
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,33 @@ def test_list_prints_a_line_for_each_last_used_first(
         "updated_at": "2026-03-01T12:00:08+00:00",
         "model": "guide",
         "message_count": 8,
+        "pinned": False,
+        "archived": False,
     }
+
+
+def test_list_leaves_archived_chats_out_until_they_are_asked_for(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ConversationStore(data)
+    for chat, flags in ((FIRST, {"archived": True}), (SECOND, {"pinned": True})):
+        log = store.open(chat)
+        log.flag(**flags)
+        log.close()
+
+    def listed(*flags: str) -> list[str]:
+        assert run(data, "list", *flags) == 0
+        return capsys.readouterr().out.splitlines()
+
+    (line,) = listed()
+    assert line.startswith(SECOND) and line.endswith("  Small  (pinned)")
+    (line,) = listed("--archived")
+    assert line.startswith(FIRST) and line.endswith("  The sky  (archived)")
+    assert listed("--pinned") == listed()
+    assert [line[: len(FIRST)] for line in listed("--all")] == [FIRST, SECOND]
+    objects = [json.loads(line) for line in listed("--all", "--json")]
+    assert [(o["pinned"], o["archived"]) for o in objects] == [(False, True), (True, False)]
+    assert run(data, "list", "--all", "--pinned") == 2
 
 
 def test_an_empty_list_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

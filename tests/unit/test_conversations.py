@@ -22,6 +22,7 @@ from tui_chat.store.conversations import (
     MemoryLog,
     StoreError,
 )
+from tui_chat.store.records import MessageTree
 from tui_chat.types import Message, Mode, Precision, ReplyMetrics, Role
 
 SYNC = "fdatasync" if hasattr(os, "fdatasync") else "fsync"  # macOS has only the latter
@@ -276,6 +277,91 @@ def test_title_and_system_prompt_set_before_the_first_message_are_stored(
     log.close()
     again = reopened(tmp_path, log.id).conversation
     assert (again.title, again.system_prompt) == ("Early", "Be brief.")
+
+
+def test_flags_are_stored_and_change_one_by_one(store: ConversationStore, tmp_path: Path) -> None:
+    log = store.create()
+    log.flag(archived=True)  # before there is a file
+    log.append(message("u1"))
+    log.flag(pinned=True)
+    log.flag(archived=False)
+    log.close()
+    again = reopened(tmp_path, log.id)
+    assert (again.conversation.pinned, again.conversation.archived) == (True, False)
+    again.flag(pinned=False)
+    assert not again.conversation.pinned
+    (summary,) = store.summaries()
+    assert (summary.pinned, summary.archived) == (False, False)
+
+
+def test_a_title_that_the_user_chose_is_never_replaced_by_another(
+    store: ConversationStore, tmp_path: Path
+) -> None:
+    log = store.create()
+    log.append(message("u1"))
+    assert log.suggest_title("First words", "prompt")
+    assert log.suggest_title("By the model", "model")
+    assert (log.conversation.title, log.conversation.title_by) == ("By the model", "model")
+    log.rename("Mine")
+    assert not log.suggest_title("By the model", "model")
+    log.close()
+    again = reopened(tmp_path, log.id)
+    assert not again.suggest_title("First words", "prompt")
+    assert (again.conversation.title, again.conversation.title_by) == ("Mine", "user")
+
+
+def test_summaries_can_be_those_with_a_flag_alone(store: ConversationStore) -> None:
+    for flags in ({}, {"pinned": True}, {"archived": True}):
+        log = store.create()
+        log.append(message("u1", str(flags), minute=len(store.summaries())))
+        log.flag(**flags)
+        log.close()
+    titles = {"pinned": "{'pinned': True}", "archived": "{'archived': True}"}
+    for name, title in titles.items():
+        assert [s.title for s in store.summaries(**{name: True})] == [title]
+        assert title not in [s.title for s in store.summaries(**{name: False})]
+    assert [s.title for s in store.summaries(2, archived=False)] == [titles["pinned"], "{}"]
+    count, size = store.totals()
+    files = list(store.folder.iterdir())
+    assert (count, size) == (3, sum(path.stat().st_size for path in files))
+
+
+def test_the_last_messages_are_those_of_the_open_branch(store: ConversationStore) -> None:
+    log = store.create()
+    parent = None
+    for number in range(6):
+        log.append(message(f"u{number}", f"text {number}", parent))
+        parent = f"u{number}"
+    log.append(message("other", "another branch", "u4"))
+    log.select("u5")
+    log.close()
+    assert [m.id for m in store.last_messages(log.id, 3)] == ["u3", "u4", "u5"]
+    assert len(store.last_messages(log.id, 99)) == 6
+    with pytest.raises(StoreError, match="no such chat"):
+        store.last_messages("20260101-000000-00000000", 3)
+
+
+def test_the_last_messages_of_a_long_file_are_read_from_its_end(
+    store: ConversationStore, monkeypatch: pytest.MonkeyPatch, no_sync: None
+) -> None:
+    log = store.create()
+    parent = None
+    for number in range(400):
+        log.append(message(f"u{number}", f"{number} " + "x" * 2000, parent))
+        parent = f"u{number}"
+    log.append(message("long", "y" * 300_000, parent))
+    log.close()
+    read = 0
+    real = MessageTree.load
+
+    def load(tree: MessageTree, data: bytes) -> None:
+        nonlocal read
+        read += len(data)
+        real(tree, data)
+
+    monkeypatch.setattr(MessageTree, "load", load)
+    assert [m.id for m in store.last_messages(log.id, 2)] == ["u399", "long"]
+    assert read < 700_000 < (store.folder / f"{log.id}.jsonl").stat().st_size
 
 
 def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:

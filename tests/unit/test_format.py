@@ -128,8 +128,11 @@ def test_the_golden_file_uses_every_field_and_kind_that_there_is() -> None:
     used = {name for name in names for m in (A1, A3) if getattr(m, name) not in ("", None, (), 0)}
     assert used == names
     golden = (GOLDEN / "everything.jsonl").read_bytes().split(b"\n")[:-1]
+    golden += (GOLDEN / "library.jsonl").read_bytes().split(b"\n")[:-1]
     kinds = {decode(line)["t"] for line in golden}
-    assert kinds == {"meta", "msg", "begin", "part", "end", "title", "system", "head", "exclude"}
+    assert kinds == {
+        *("meta", "msg", "begin", "part", "end", "title", "flags", "system", "head", "exclude")
+    }
 
 
 def test_a_file_with_forks_opens_each_branch_where_it_was_left(tmp_path: Path) -> None:
@@ -143,6 +146,35 @@ def test_a_file_with_forks_opens_each_branch_where_it_was_left(tmp_path: Path) -
     ends = {id_: log.end_of_branch(id_) for id_ in ("u1", "a1", "u2", "b2", "b1", "c1")}
     assert ends == {"u1": "u3", "a1": "a2", "u2": "a2", "b2": "b2", "b1": "u3", "c1": "c1"}
     assert log.damaged == 2
+
+
+def test_the_last_flags_and_the_maker_of_the_last_title_count(tmp_path: Path) -> None:
+    log, path = opened(tmp_path, "library.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    told = []
+    for count in range(1, len(lines) + 1):
+        tree = MessageTree(Conversation(ID, at(0)))
+        tree.load(b"".join(lines[:count]))
+        header = tree.header
+        told.append((header.title, header.title_by, header.pinned, header.archived))
+        again = MessageTree(Conversation(ID, at(0)))
+        again.load(b"".join(map(records.encode, tree.records())))
+        assert again.header == header
+    first = ("Why is the sky", "prompt", False, True)
+    assert told == [
+        first,
+        first,
+        ("Why is the sky", "prompt", True, True),
+        ("Blue sky", "model", True, True),
+        ("Blue sky", "model", True, True),
+        ("The sky", "user", True, True),
+        ("The sky", "user", True, False),
+        ("The sky", "user", True, False),
+        ("Why the sky is blue", "user", True, False),
+    ]
+    assert log.damaged == 0
+    (summary,) = ConversationStore(tmp_path).summaries()
+    assert (summary.title, summary.pinned, summary.archived) == (*told[-1][:1], *told[-1][2:])
 
 
 @pytest.mark.parametrize(
@@ -196,6 +228,7 @@ def test_the_records_that_the_document_shows_read_without_damage() -> None:
     reply = tree.messages["a1"]
     assert (reply.content, reply.status) == ("Because, in short, yes.", "complete")
     assert (tree.header.title, tree.header.system_prompt) == ("A question", "Be brief.")
+    assert (tree.header.title_by, tree.header.pinned) == ("model", True)
     assert tree.head == "u1"
 
 
@@ -204,5 +237,6 @@ def test_the_document_names_every_field_that_is_written() -> None:
     whole = records.message_record("msg", A1) | records.message_record("msg", A3)
     assert {"edited", "excluded"} <= set(whole)
     assert set(whole) | set(whole["metrics"]) <= named
-    assert set(records.header_record(Conversation(ID, at(0)))) <= named
+    told = Conversation(ID, at(0), title="T", title_by="model", pinned=True, archived=True)
+    assert set(records.header_record(told)) <= named
     assert f"version {records.VERSION}\n" in FORMAT

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tui_chat.store import index
 from tui_chat.store.conversations import ConversationStore
-from tui_chat.store.search import fold, snippet_of, words_of
+from tui_chat.store.search import fold, places, snippet_of, words_of
 from tui_chat.types import Message, Role
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -140,6 +140,34 @@ def test_the_snippet_marks_the_hit_and_is_one_line(before: str, word: str, behin
         assert folded in fold(snippet[start:end])
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.text(ALPHABET, max_size=30), st.text(ALPHABET, min_size=1, max_size=4))
+def test_all_places_of_all_words_are_marked_and_nothing_else(text: str, query: str) -> None:
+    words = words_of(query)
+    found = places(text, words)
+    flat = [edge for place in found for edge in place]
+    assert flat == sorted(flat) and all(start < end for start, end in found)
+    for word in words:
+        # The words stand in the marked places alone: without these they are gone.
+        rest = "\n".join(
+            text[end:start]
+            for end, start in zip([0, *flat[1::2]], [*flat[::2], len(text)], strict=True)
+        )
+        assert word not in fold(rest)
+    assert all(any(word in fold(text[start:end]) for word in words) for start, end in found)
+
+
+def test_places_of_words_that_overlap_are_one() -> None:
+    assert places("The Straße, the STRASSE", words_of("strasse the")) == [
+        (0, 3),
+        (4, 10),
+        (12, 15),
+        (16, 23),
+    ]
+    assert places("abcd", ["abc", "bcd"]) == [(0, 4)]
+    assert places("abcd", []) == []
+
+
 def test_hits_tell_where_they_are_and_the_last_written_comes_first(
     store: ConversationStore,
 ) -> None:
@@ -172,6 +200,47 @@ def test_all_branches_are_searched(store: ConversationStore) -> None:
     log.append(Message("a1", Role.ASSISTANT, "first needle", START, "u1"))
     log.append(Message("a2", Role.ASSISTANT, "second", START, "u1"))
     assert found(store, "needle") == ["a1"]
+
+
+def test_conversations_are_found_with_the_number_of_their_hits(store: ConversationStore) -> None:
+    old = write(store, "needle", "a needle", "none", minute=0)
+    new = write(store, "none", "one needle", minute=9)
+    first, second = store.search_chats("NEEDLE")
+    assert [(chat.conversation_id, chat.count) for chat in (first, second)] == [(new, 1), (old, 2)]
+    assert first.last is not None and first.last.message_id == "m1"
+    assert second.last is not None and second.last.snippet == "a needle"
+    assert store.search_chats(" ") == []
+
+
+def test_archived_conversations_are_named_without_their_hits(store: ConversationStore) -> None:
+    hidden = write(store, "needle", minute=5)
+    shown = write(store, "needle", minute=0)
+    log = store.open(hidden)
+    log.flag(archived=True)
+    log.close()
+    chats = store.search_chats("needle", archived=False)
+    assert [(chat.conversation_id, chat.count) for chat in chats] == [(shown, 1), (hidden, 0)]
+    assert chats[1].last is None
+    assert [chat.count for chat in store.search_chats("needle")] == [1, 1]
+
+
+def test_the_texts_of_the_hits_in_one_conversation_come_in_their_order(
+    store: ConversationStore,
+) -> None:
+    chat = write(store, "one Needle", "none", "two needles " + "x" * 200, title="My needle")
+    write(store, "another needle")
+    store.search("needle")
+    found_texts = store.found_texts(chat, "needle")
+    assert {found.message_id: found.role for found in found_texts} == {
+        "m0": Role.USER,
+        "m2": Role.USER,
+        None: None,
+    }
+    assert [found.text[:12] for found in found_texts if found.message_id] == [
+        "one Needle",
+        "two needles ",
+    ]
+    assert len(store.found_texts(chat, "needle", limit=1)) == 1
 
 
 # Kept up to date

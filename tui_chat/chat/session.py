@@ -288,7 +288,7 @@ class Session:
         try:
             self.log.append(user)
             if untitled:
-                self.log.rename(one_line(user.content, TITLE_LENGTH))
+                self.log.suggest_title(one_line(user.content, TITLE_LENGTH), "prompt")
         except StoreError as error:
             # The log keeps the record and writes it again with the reply, which reports.
             logger.warning("%s", error)

@@ -26,8 +26,16 @@ from tui_chat.store.log import (
     reason_of,
 )
 from tui_chat.store.records import MessageTree, encode
-from tui_chat.store.summaries import created_at_of, is_conversation_id
-from tui_chat.types import Conversation, ConversationSummary, SearchHit
+from tui_chat.store.summaries import created_at_of, is_conversation_id, last_messages
+from tui_chat.types import (
+    ChatHits,
+    Conversation,
+    ConversationSummary,
+    FoundText,
+    Message,
+    SearchHit,
+    TitleSource,
+)
 
 __all__ = ["ConversationLog", "ConversationStore", "MemoryLog", "StoreError"]
 
@@ -50,27 +58,48 @@ class ConversationStore:
         self._index = ConversationIndex(self._chats, cache or cache_dir())
 
     def summaries(
-        self, limit: int | None = None, *, fresh: bool = True
+        self,
+        limit: int | None = None,
+        *,
+        pinned: bool | None = None,
+        archived: bool | None = None,
+        fresh: bool = True,
     ) -> list[ConversationSummary]:
         """The stored conversations, last used first; files that are not ours are left out.
 
-        A conversation without a title shows the first words of its first prompt. With
-        `fresh=False` the folder is not looked at again: that takes the same time however many
-        there are.
+        A conversation without a title shows the first words of its first prompt. `pinned` and
+        `archived` take only those that are, or only those that are not. With `fresh=False` the
+        folder is not looked at again: that takes the same time however many there are.
         """
-        return self._index.summaries(limit, fresh=fresh)
+        return self._index.summaries(limit, fresh=fresh, pinned=pinned, archived=archived)
+
+    def totals(self) -> tuple[int, int]:
+        """How many conversations are stored, and the bytes of their files."""
+        return self._index.totals()
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the conversations are."""
+        return self._chats
 
     def create(
         self,
         *,
         title: str = "",
+        title_by: TitleSource = "user",
         model: str = "",
         tokenizer_id: str = "",
         system_prompt: str = "",
     ) -> ConversationLog:
         """A new conversation; its file appears with the first message."""
         header = Conversation(
-            new_id(), datetime.now(UTC), title, model, tokenizer_id, system_prompt
+            new_id(),
+            datetime.now(UTC),
+            title,
+            model,
+            tokenizer_id,
+            system_prompt,
+            title_by=title_by,
         )
         log = ConversationLog(MessageTree(header), path=self._path(self._chats, header.id))
         with self._lock:
@@ -223,6 +252,33 @@ class ConversationStore:
         search as you type is `fresh` once.
         """
         return self._index.search(text, limit, each=each, fresh=fresh)
+
+    def search_chats(
+        self, text: str, limit: int = 200, *, archived: bool = True, fresh: bool = True
+    ) -> list[ChatHits]:
+        """The conversations in which `search` finds something, with the number of their hits.
+
+        Without `archived` those that are archived come last, and without their hits.
+        """
+        return self._index.search_chats(text, limit, archived=archived, fresh=fresh)
+
+    def found_texts(self, conversation_id: str, text: str, limit: int = 20) -> list[FoundText]:
+        """The messages of one conversation that the last `search` finds, in their order."""
+        return self._index.found_texts(conversation_id, text, limit)
+
+    def last_messages(self, conversation_id: str, count: int) -> tuple[Message, ...]:
+        """The last messages of the open branch, read from the end of the file only.
+
+        Raises:
+            StoreError: there is no such conversation, or it cannot be read.
+        """
+        path = self._path(self._chats, conversation_id)
+        try:
+            return last_messages(path, count)
+        except FileNotFoundError as error:
+            raise StoreError("There is no such chat; it may have been deleted.") from error
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read because {reason_of(error)}.") from error
 
     def _path(self, folder: Path, conversation_id: str) -> Path:
         if not is_conversation_id(conversation_id):  # it may come from a command line

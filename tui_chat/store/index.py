@@ -13,28 +13,44 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from tui_chat.files import make_private_dir, open_regular_file
+from tui_chat.store.hits import (
+    as_number,
+    as_text,
+    as_time,
+    chat_hits,
+    found_texts,
+    packed,
+    search_hits,
+)
 from tui_chat.store.records import MessageTree
-from tui_chat.store.search import fold, snippet_of, trigram_query, words_of
+from tui_chat.store.search import fold, words_of
 from tui_chat.store.summaries import created_at_of, is_conversation_id, summarize, summary_of
-from tui_chat.types import Conversation, ConversationSummary, Role, SearchHit
+from tui_chat.types import (
+    ChatHits,
+    Conversation,
+    ConversationSummary,
+    FoundText,
+    Role,
+    SearchHit,
+)
 
-_VERSION = 1
+_VERSION = 2
 _BATCH = 400
 """Files that are read in one transaction, so that other processes never wait for long."""
 _BUSY_SECONDS = 10.0
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _SUFFIX = ".jsonl"
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_ROLES = {role.value: role for role in Role}
 _SCHEMA = """
 CREATE TABLE conversation(
     key INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, mtime INTEGER, size INTEGER, inode INTEGER,
-    title, created INTEGER, updated INTEGER, model, count INTEGER, has_texts INTEGER);
+    title, created INTEGER, updated INTEGER, model, count INTEGER, pinned INTEGER,
+    archived INTEGER, has_texts INTEGER);
 CREATE INDEX newest ON conversation(updated, mtime, id) WHERE count > 0;
 CREATE TABLE message(
     number INTEGER PRIMARY KEY, conversation INTEGER, id, role TEXT, created INTEGER, text,
@@ -63,6 +79,8 @@ class ConversationIndex:
         self._chats = chats
         name = hashlib.sha256(os.fsencode(os.path.abspath(chats))).hexdigest()[:16]
         self._path: Path | None = cache / f"index-{_VERSION}-{name}.sqlite3"
+        self._older = [cache / f"index-{old}-{name}.sqlite3" for old in range(1, _VERSION)]
+        """What earlier versions made of this folder."""
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
         self._inode = 0
@@ -71,13 +89,32 @@ class ConversationIndex:
         self._has_texts = False
         """Whether this folder was gone through since the file was opened."""
 
-    def summaries(self, limit: int | None, *, fresh: bool) -> list[ConversationSummary]:
+    def summaries(
+        self,
+        limit: int | None,
+        *,
+        fresh: bool,
+        pinned: bool | None = None,
+        archived: bool | None = None,
+    ) -> list[ConversationSummary]:
         """The conversations, last used first; what changed is read before if `fresh`."""
 
         def action(database: sqlite3.Connection) -> list[ConversationSummary]:
             if fresh or not self._has_list:
                 self._refresh(database, texts=False)
-            return _summaries(database, -1 if limit is None else limit)
+            return _summaries(database, limit, pinned, archived)
+
+        return self._run(action)
+
+    def totals(self) -> tuple[int, int]:
+        """How many conversations there are, and the bytes of their files."""
+
+        def action(database: sqlite3.Connection) -> tuple[int, int]:
+            self._refresh(database, texts=False)
+            count, size = database.execute(
+                "SELECT count(*), coalesce(sum(size), 0) FROM conversation WHERE count > 0"
+            ).fetchone()
+            return count, size
 
         return self._run(action)
 
@@ -88,9 +125,28 @@ class ConversationIndex:
         def action(database: sqlite3.Connection) -> list[SearchHit]:
             if fresh or not self._has_texts:
                 self._refresh(database, texts=True)
-            return self._search(database, words, limit, each)
+            return search_hits(database, words, limit, each, trigrams=self._has_trigrams)
 
         return self._run(action) if words else []
+
+    def search_chats(
+        self, query: str, limit: int, *, archived: bool, fresh: bool
+    ) -> list[ChatHits]:
+        """Up to `limit` conversations with hits, the one with the last written hit first."""
+        words = words_of(query)
+
+        def action(database: sqlite3.Connection) -> list[ChatHits]:
+            if fresh or not self._has_texts:
+                self._refresh(database, texts=True)
+            trigrams = self._has_trigrams
+            return chat_hits(database, words, limit, archived=archived, trigrams=trigrams)
+
+        return self._run(action) if words else []
+
+    def found_texts(self, conversation_id: str, query: str, limit: int) -> list[FoundText]:
+        """The texts of one conversation that a search finds, as far as they are indexed."""
+        words = words_of(query)
+        return self._run(lambda database: found_texts(database, conversation_id, words, limit))
 
     def close(self) -> None:
         """Let go of the file; the next use opens it again."""
@@ -136,6 +192,8 @@ class ConversationIndex:
         self.close()
         if self._path is not None:
             make_private_dir(self._path.parent)
+            for older in self._older:
+                older.unlink(missing_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self._path, flags, 0o600)
             self._inode = os.fstat(descriptor).st_ino
@@ -236,11 +294,13 @@ class ConversationIndex:
         values = {
             "id": id_,
             **dict(zip(("mtime", "size", "inode"), stamp, strict=True)),
-            "title": _packed(shown.title),
-            "created": _number(shown.created_at),
-            "updated": _number(shown.updated_at),
-            "model": _packed(shown.model),
+            "title": packed(shown.title),
+            "created": as_number(shown.created_at),
+            "updated": as_number(shown.updated_at),
+            "model": packed(shown.model),
             "count": shown.message_count,
+            "pinned": int(shown.pinned),
+            "archived": int(shown.archived),
             "has_texts": int(texts),
         }
         names = ", ".join(values)
@@ -262,9 +322,9 @@ class ConversationIndex:
         for number, id_, role, text in database.execute(
             "SELECT number, id, role, text FROM message WHERE conversation = ?", (key,)
         ).fetchall():
-            now = left.get(_text(id_))
-            if now is not None and (now[0], now[2]) == (role, _text(text)):
-                del left[_text(id_)]
+            now = left.get(as_text(id_))
+            if now is not None and (now[0], now[2]) == (role, as_text(text)):
+                del left[as_text(id_)]
             else:
                 self._remove_text(database, number)
         for id_, (role, created, text) in left.items():
@@ -275,10 +335,10 @@ class ConversationIndex:
                 "RETURNING number",
                 (
                     key,
-                    _packed(id_),
+                    packed(id_),
                     role,
                     created,
-                    _packed(text),
+                    packed(text),
                     None if folded == text else folded,
                 ),
             ).fetchone()
@@ -302,61 +362,31 @@ class ConversationIndex:
             self._take_texts(database, row[0], {})
             database.execute("DELETE FROM conversation WHERE key = ?", row)
 
-    # ---- searching ----
 
-    def _search(
-        self, database: sqlite3.Connection, words: list[str], limit: int, each: int
-    ) -> list[SearchHit]:
-        longest = max(words, key=len)
-        trigrams = trigram_query(words) if self._has_trigrams else ""
-        source = "message m"
-        values: list[object] = [longest]
-        condition = "instr(coalesce(m.folded, m.text), ?) > 0"
-        order = "m.number"
-        if trigrams:
-            source = "trigram CROSS JOIN message m ON m.number = trigram.rowid"
-            condition = f"trigram MATCH ? AND {condition}"
-            values.insert(0, trigrams)
-            order = "trigram.rowid"
-        rows = database.execute(
-            "SELECT m.conversation, m.id, m.role, m.created, m.text, coalesce(m.folded, m.text) "
-            f"FROM {source} WHERE {condition} ORDER BY {order} DESC",
-            values,
-        )
-        hits: list[SearchHit] = []
-        counts: dict[int, int] = {}
-        with contextlib.closing(rows):
-            for key, id_, role, created, text, folded in rows:
-                if len(hits) >= limit:
-                    break
-                if counts.get(key, 0) >= each or not all(word in folded for word in words):
-                    continue
-                counts[key] = counts.get(key, 0) + 1
-                conversation_id, title = database.execute(
-                    "SELECT id, title FROM conversation WHERE key = ?", (key,)
-                ).fetchone()
-                hits.append(
-                    SearchHit(
-                        conversation_id,
-                        _text(title),
-                        _text(id_) or None,
-                        _ROLES.get(role),
-                        _time(created),
-                        *snippet_of(_text(text), words[0]),
-                    )
-                )
-        return hits
-
-
-def _summaries(database: sqlite3.Connection, limit: int) -> list[ConversationSummary]:
+def _summaries(
+    database: sqlite3.Connection, limit: int | None, pinned: bool | None, archived: bool | None
+) -> list[ConversationSummary]:
+    conditions = ["count > 0"]
+    for name, wanted in (("pinned", pinned), ("archived", archived)):
+        if wanted is not None:
+            conditions.append(f"{name} = {int(wanted)}")
     rows = database.execute(
-        "SELECT id, title, created, updated, model, count FROM conversation WHERE count > 0 "
-        "ORDER BY updated DESC, mtime DESC, id DESC LIMIT ?",
-        (limit,),
+        "SELECT id, title, created, updated, model, count, pinned, archived FROM conversation "
+        f"WHERE {' AND '.join(conditions)} ORDER BY updated DESC, mtime DESC, id DESC LIMIT ?",
+        (-1 if limit is None else limit,),
     )
     return [
-        ConversationSummary(id_, _text(title), _time(created), _time(updated), _text(model), count)
-        for id_, title, created, updated, model, count in rows
+        ConversationSummary(
+            id_,
+            as_text(title),
+            as_time(created),
+            as_time(updated),
+            as_text(model),
+            count,
+            bool(pin),
+            bool(archive),
+        )
+        for id_, title, created, updated, model, count, pin, archive in rows
     ]
 
 
@@ -391,34 +421,11 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 def _texts_of(tree: MessageTree, summary: ConversationSummary) -> dict[str, tuple[str, int, str]]:
     """Role, time and text by message id; under the empty id the title, where it says more."""
-    texts = {m.id: (m.role.value, _number(m.created_at), m.content) for m in tree.messages.values()}
+    texts = {
+        m.id: (m.role.value, as_number(m.created_at), m.content) for m in tree.messages.values()
+    }
     prompt = next((m.content for m in tree.messages.values() if m.role is Role.USER), "")
     title = fold(" ".join(tree.header.title.removesuffix("…").split()))
     if title and title not in fold(" ".join(prompt.split())):
-        texts[""] = ("", _number(summary.updated_at), tree.header.title)
+        texts[""] = ("", as_number(summary.updated_at), tree.header.title)
     return texts
-
-
-def _packed(text: str) -> str | bytes:
-    """`text` for SQLite, which knows no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-    return text
-
-
-def _text(packed: str | bytes) -> str:
-    if isinstance(packed, bytes):
-        return packed.decode("utf-8", "surrogatepass")
-    if not isinstance(packed, str):
-        raise TypeError("the index holds something that is no text")
-    return packed
-
-
-def _number(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(number: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=number)

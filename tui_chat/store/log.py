@@ -11,8 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tui_chat.files import AppendLog, make_private_dir
-from tui_chat.store.records import MessageTree, Record, encode, header_record, message_record
-from tui_chat.types import Conversation, Message
+from tui_chat.store.records import (
+    MessageTree,
+    Record,
+    encode,
+    header_record,
+    message_record,
+    title_record,
+)
+from tui_chat.types import Conversation, Message, TitleSource
 
 _logger = logging.getLogger(__name__)
 _CLOSED = "This chat is closed; open it again to continue it."
@@ -146,8 +153,32 @@ class ConversationLog:
         self._change(message_record("end", message), durable=True)
 
     def rename(self, title: str) -> None:
-        """Give the conversation a title."""
-        self._change({"t": "title", "title": title}, durable=True)
+        """Give the conversation the title that the user chose."""
+        self._change(title_record(title, "user"), durable=True)
+
+    def suggest_title(self, title: str, by: TitleSource) -> bool:
+        """Give it a title that nobody chose; False where the user has chosen one.
+
+        Raises:
+            StoreError: as for every change.
+        """
+        with self._lock:
+            header = self._tree.header
+            if header.title and header.title_by == "user":
+                return False
+            self._change(title_record(title, by), durable=True)
+            return True
+
+    def flag(self, *, pinned: bool | None = None, archived: bool | None = None) -> None:
+        """Pin or archive the conversation, or take that back; None leaves it as it is."""
+        with self._lock:
+            header = self._tree.header
+            record = {
+                "t": "flags",
+                "pinned": header.pinned if pinned is None else pinned,
+                "archived": header.archived if archived is None else archived,
+            }
+            self._change(record, durable=True)
 
     def set_system_prompt(self, text: str) -> None:
         """Change the system prompt of the conversation."""

@@ -16,6 +16,7 @@ from tui_chat.types import (
     ReplyMetrics,
     Role,
     Status,
+    TitleSource,
 )
 
 VERSION = 1
@@ -29,6 +30,7 @@ _MODES = {mode.value: mode for mode in Mode}
 _PRECISIONS = {precision.value: precision for precision in Precision}
 _STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
 _FINISH_REASONS: dict[str, FinishReason] = {reason: reason for reason in get_args(FinishReason)}
+_TITLE_SOURCES: dict[str, TitleSource] = {source: source for source in get_args(TitleSource)}
 _METRIC_TEXTS = frozenset({"cache_note", "speculation_note"})
 _METRIC_NUMBERS = frozenset(f.name for f in fields(ReplyMetrics)) - _METRIC_TEXTS - {"precision"}
 
@@ -72,6 +74,11 @@ def lines(data: bytes) -> Iterator[bytes]:
 
 def header_record(conversation: Conversation) -> Record:
     """The first record of a file."""
+    optional: Record = {
+        "title_by": conversation.title and conversation.title_by,
+        "pinned": conversation.pinned,
+        "archived": conversation.archived,
+    }
     return {
         "t": "meta",
         "v": VERSION,
@@ -81,7 +88,12 @@ def header_record(conversation: Conversation) -> Record:
         "model": conversation.model,
         "tokenizer_id": conversation.tokenizer_id,
         "system_prompt": conversation.system_prompt,
-    }
+    } | {name: value for name, value in optional.items() if value and value != "user"}
+
+
+def title_record(title: str, by: TitleSource) -> Record:
+    """The record of a title and of who made it."""
+    return {"t": "title", "title": title} | ({} if by == "user" else {"by": by})
 
 
 def message_record(kind: str, message: Message) -> Record:
@@ -247,7 +259,12 @@ class MessageTree:
                 self._running.discard(message.id)
                 self._add(message, replaces=ends)
             case "title":
-                self.header = replace(self.header, title=_required_text(record, "title"))
+                by = _choice(_TITLE_SOURCES, record.get("by")) or "user"
+                title = _required_text(record, "title")
+                self.header = replace(self.header, title=title, title_by=by)
+            case "flags":
+                pinned, archived = _truth(record, "pinned"), _truth(record, "archived")
+                self.header = replace(self.header, pinned=pinned, archived=archived)
             case "system":
                 prompt = _required_text(record, "system_prompt")
                 self.header = replace(self.header, system_prompt=prompt)
@@ -307,6 +324,9 @@ class MessageTree:
             model=_text(record, "model"),
             tokenizer_id=_text(record, "tokenizer_id"),
             system_prompt=_text(record, "system_prompt"),
+            title_by=_choice(_TITLE_SOURCES, record.get("title_by")) or "user",
+            pinned=_truth(record, "pinned"),
+            archived=_truth(record, "archived"),
         )
 
     def _apply_part(self, record: Record) -> None:
@@ -393,6 +413,10 @@ def _extended(text: str, record: Record, name: str) -> str:
 def _text(record: Record, name: str) -> str:
     value = record.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _truth(record: Record, name: str) -> bool:
+    return record.get(name) is True
 
 
 def _required_text(record: Record, name: str) -> str:

@@ -2,6 +2,8 @@
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
 
 CONTEXT = 40
 """Characters before and behind a hit in its snippet."""
@@ -52,6 +54,30 @@ def snippet_of(text: str, word: str) -> tuple[str, int, int]:
     before = "…" + before.lstrip() if begin > CONTEXT else before.lstrip()
     behind = behind.rstrip() + "…" if end + CONTEXT < len(text) else behind.rstrip()
     return before + hit + behind, len(before), len(before) + len(hit)
+
+
+def places(text: str, words: list[str]) -> list[tuple[int, int]]:
+    """Where the folded `words` stand in `text`, in order, start and end; overlaps are joined."""
+    folded = fold(text)
+    found: list[tuple[int, int]] = []
+    for word in words:
+        start = folded.find(word)
+        while start >= 0:
+            found.append((start, start + len(word)))
+            start = folded.find(word, start + len(word))
+    if not found:
+        return []
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    if text.isascii():
+        return joined
+    sizes = {character: len(fold(character)) for character in set(text)}
+    ends = list(accumulate(sizes[character] for character in text))
+    return [(bisect_right(ends, start), bisect_left(ends, end) + 1) for start, end in joined]
 
 
 def _original(text: str, position: int) -> int:

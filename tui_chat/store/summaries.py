@@ -1,6 +1,7 @@
 """What a list shows of a conversation, read from its file without parsing all of it."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,9 +11,11 @@ from typing import BinaryIO
 
 from tui_chat.files import open_regular_file
 from tui_chat.store.records import DamagedRecord, MessageTree, Record, decode
-from tui_chat.types import Conversation, ConversationSummary, Role
+from tui_chat.types import Conversation, ConversationSummary, Message, Role
 
 _CHUNK = 1 << 20
+_TAIL = 1 << 16
+_LONGEST_TAIL = 1 << 22
 _TITLE_LENGTH = 60
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _MESSAGE_LINE = re.compile(rb'\n\{"t":"(?:msg|begin)"[^\n]*\}(?![^\n])')
@@ -66,7 +69,33 @@ def summary_of(tree: MessageTree) -> ConversationSummary | None:
         updated_at=messages[-1].created_at,
         model=next((m.model for m in reversed(messages) if m.model), tree.header.model),
         message_count=len(messages),
+        pinned=tree.header.pinned,
+        archived=tree.header.archived,
     )
+
+
+def last_messages(path: Path, count: int) -> tuple[Message, ...]:
+    """The last messages of the open branch in the file at `path`, from its last lines.
+
+    A branch that goes on before these lines is cut there.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_regular_file(path) as file:
+        end = file.seek(0, os.SEEK_END)
+        size = _TAIL
+        while True:
+            start = max(0, end - size)
+            file.seek(start)
+            data = file.read(end - start)
+            if start:  # the first line may be cut
+                data = data.partition(b"\n")[2]
+            tree = MessageTree(Conversation(path.stem, created_at_of(path.stem)))
+            tree.load(data)
+            if not start or len(tree.conversation.messages) >= count or size >= _LONGEST_TAIL:
+                return tree.conversation.messages[-count:]
+            size *= 8
 
 
 def _scan(conversation_id: str, file: BinaryIO) -> ConversationSummary | None:
@@ -76,12 +105,13 @@ def _scan(conversation_id: str, file: BinaryIO) -> ConversationSummary | None:
     tree.load(b"\n".join(first.split(b"\n", 3)[:3]))
     if not tree.has_header or not tree.messages:
         return None
-    count, last, title = 0, None, None
+    count, last, title, flags = 0, None, None, None
     for block in _blocks(first, file):
         count += sum(1 for _ in _MESSAGE_LINE.finditer(block))
         last = _last_record(block, "msg", "begin", "end") or last
         title = _last_record(block, "title") or title
-    for record in (last, title):
+        flags = _last_record(block, "flags") or flags
+    for record in (last, title, flags):
         if record is not None:
             with contextlib.suppress(DamagedRecord):
                 tree.apply(record)
