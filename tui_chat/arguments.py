@@ -118,6 +118,11 @@ def _shared_flags() -> _Parser:
     )
     group.add_argument("--system", metavar="TEXT", help="the system prompt")
     group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="begin with presets/NAME.toml of the config folder; none for none",
+    )
+    group.add_argument(
         "--seed", type=_whole(0, 2**63 - 1), metavar="N", help="makes sampling repeatable"
     )
     group.add_argument(
@@ -292,6 +297,7 @@ def options_of(args: argparse.Namespace) -> Options:
         mode=Mode(mode) if mode else None,
         max_new_tokens=given.get("max_new_tokens"),
         system=given.get("system"),
+        preset=given.get("preset"),
         seed=given.get("seed"),
         context=given.get("context"),
         config=given.get("config"),

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from tui_chat import files
 from tui_chat.arguments import USAGE, make_parser, options_of
 from tui_chat.chat.sanitize import sanitize
-from tui_chat.config import Config, LoadedConfig, Options, load_config, to_toml, with_options
+from tui_chat.config import Options, to_toml
 from tui_chat.output import OutputError, UsageError, complain
+from tui_chat.presets import PresetError, all_presets, effective_config, preset_names, presets_dir
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
+    except PresetError as error:
+        return _fail(str(error), USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -151,11 +154,6 @@ def _why_no_screen() -> str:
     return ""
 
 
-def _effective(options: Options) -> tuple[LoadedConfig, Config]:
-    loaded = load_config(options.config)
-    return loaded, with_options(loaded.config, options)
-
-
 def _print(text: str) -> None:
     """Print text that may hold foreign parts: as it is to a pipe, made safe for a terminal."""
     print(sanitize(text) if sys.stdout.isatty() else text, end="")
@@ -164,7 +162,7 @@ def _print(text: str) -> None:
 def _print_keys(options: Options) -> int:
     from tui_chat.ui.commands import apply_keymap, key_table
 
-    actions, _ = apply_keymap(_effective(options)[1].keymap)
+    actions, _ = apply_keymap(effective_config(options).config.keymap)
     _print(key_table(actions))
     return 0
 
@@ -172,13 +170,15 @@ def _print_keys(options: Options) -> int:
 def _print_config(options: Options) -> int:
     from tui_chat.ui.commands import apply_keymap
 
-    loaded, config = _effective(options)
-    problems = (*loaded.problems, *apply_keymap(config.keymap)[1])
+    loaded = effective_config(options)
+    config = loaded.config
+    problems = [*loaded.problems, *apply_keymap(config.keymap)[1], *all_presets()[1]]
     lines = [
         f"config file: {loaded.path}{'' if loaded.path.exists() else ' (not there yet)'}",
+        f"presets: {', '.join(preset_names()) or 'none'}, in {presets_dir()}",
         f"data folder: {options.data_dir or files.data_dir()}",
         f"log file: {files.log_path()}",
-        *(f"problem: {problem}" for problem in problems),
+        *(f"problem: {problem}" for problem in dict.fromkeys(problems)),
     ]
     comments = "".join(f"# {part}\n" for line in lines for part in line.splitlines())
     _print(f"{comments}\n{to_toml(config)}")

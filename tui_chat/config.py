@@ -5,18 +5,18 @@ that names the line, and the file is left as it is.
 """
 
 import contextlib
-import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any
 
-from tui_chat import files
-from tui_chat.types import GenerationSettings, Mode, ModelSpec, PenaltyScope, Precision
+from tui_chat import files, settings
+from tui_chat.settings import GENERATION_CHECKS, Check, plain
+from tui_chat.types import GenerationSettings, Mode, ModelSpec, Precision, Preset
 
 SPEED_DEFAULTS = GenerationSettings(
     repetition_penalty=1.0, no_repeat_ngram_size=0, speculation=True
@@ -41,6 +41,8 @@ class Config:
     """Whether the unfinished last sentence of a reply that the length limit cut is held back."""
     mode: Mode = Mode.SPEED
     system_prompt: str = ""
+    preset: str = ""
+    """Name of the preset that new conversations begin with; empty for none."""
     theme: str = "tidepool"
     mouse: bool = True
     speed: GenerationSettings = SPEED_DEFAULTS
@@ -61,6 +63,8 @@ class LoadedConfig:
     problems: tuple[str, ...] = ()
     damaged: bool = False
     """The file could not be read as TOML at all; it must not be written over."""
+    preset: Preset | None = None
+    """What new conversations begin with, as far as no flag says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Options:
     mode: Mode | None = None
     max_new_tokens: int | None = None
     system: str | None = None
+    preset: str | None = None
     seed: int | None = None
     context: int | None = None
     """Upper limit for the context window in tokens."""
@@ -90,100 +95,18 @@ class ConfigError(Exception):
     """The config file cannot be written; `str()` is one sentence for the user."""
 
 
-def _integer(low: int, high: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"a whole number from {low} to {high:,}")
-        return value
-
-    return check
-
-
-def _number(low: float, high: float) -> Callable[[Any], float]:
-    def check(value: Any) -> float:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not math.isfinite(value) or not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(value)
-
-    return check
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text in quotes")
-    return value
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text in quotes that is not empty")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _precision(value: Any) -> Precision | None:
-    if value == "auto":
-        return None
-    try:
-        return Precision(value)
-    except ValueError:
-        names = ", ".join(f'"{precision}"' for precision in Precision)
-        raise ValueError(f'"auto", {names}') from None
-
-
-def _mode(value: Any) -> Mode:
-    try:
-        return Mode(value)
-    except ValueError:
-        raise ValueError('"speed" or "accuracy"') from None
-
-
-def _penalty_scope(value: Any) -> PenaltyScope:
-    for scope in get_args(PenaltyScope):
-        if value == scope:
-            return cast(PenaltyScope, scope)
-    raise ValueError('"reply" or "context"')
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise ValueError('a list of texts such as ["END"]')
-    return tuple(value)
-
-
-_MODE_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "max_new_tokens": _integer(1, 1_000_000),
-    "do_sample": _truth,
-    "temperature": _number(0.01, 5.0),
-    "top_p": _number(0.01, 1.0),
-    "top_k": _integer(0, 1_000_000),
-    "min_p": _number(0.0, 1.0),
-    "repetition_penalty": _number(0.5, 3.0),
-    "no_repeat_ngram_size": _integer(0, 64),
-    "penalty_scope": _penalty_scope,
-    "speculation": _truth,
-    "thinking": _truth,
-    "seed": _integer(0, 2**63 - 1),
-    "stop_strings": _texts,
-}
-
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "model": _name,
-    "precision": _precision,
-    "device": _name,
-    "context_window": _integer(64, 100_000_000),
-    "reserved_tokens": _integer(1, 1_000_000),
-    "trim_incomplete": _truth,
-    "mode": _mode,
-    "system_prompt": _text,
-    "theme": _name,
-    "mouse": _truth,
+_CHECKS: Mapping[str, Check] = {
+    "model": settings.name,
+    "precision": settings.precision,
+    "device": settings.name,
+    "context_window": settings.whole(64, 100_000_000),
+    "reserved_tokens": settings.whole(1, 1_000_000),
+    "trim_incomplete": settings.truth,
+    "mode": settings.mode,
+    "system_prompt": settings.text,
+    "preset": settings.text,
+    "theme": settings.name,
+    "mouse": settings.truth,
 }
 
 
@@ -200,37 +123,71 @@ def _line_of(text: str, key: str, table: str = "") -> str:
     return ""
 
 
-class _Reader:
-    """Takes values out of a parsed file and collects one sentence per problem."""
+class EntryReader:
+    """Takes values out of a parsed TOML file and collects one sentence per problem."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, file_name: str, *, wrong: str, unknown: str) -> None:
+        """`wrong` and `unknown` end the sentences about such entries: what becomes of them."""
+        self._text = text
+        self._file_name = file_name
+        self._wrong = wrong
+        self._unknown = unknown
         self.problems: list[str] = []
 
     def complain(self, key: str, table: str, what: str) -> None:
+        """Add the sentence that the entry `key` in `table` `what`."""
         name = f"{table}.{key}" if table else key
-        self.problems.append(f"config.toml{_line_of(self.text, key, table)}: {name} {what}.")
+        line = _line_of(self._text, key, table)
+        self.problems.append(f"{self._file_name}{line}: {name} {what}.")
 
     def take(
-        self, data: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]], table: str = ""
+        self, data: Mapping[str, Any], checks: Mapping[str, Check], table: str = ""
     ) -> dict[str, Any]:
+        """The entries of `data` that pass their check."""
         values: dict[str, Any] = {}
         for key, value in data.items():
             if key not in checks:
-                self.complain(key, table, "is not a setting that this version knows; it is ignored")
+                what = f"is not a setting that this version knows; {self._unknown}"
+                self.complain(key, table, what)
                 continue
             try:
                 values[key] = checks[key](value)
             except ValueError as error:
-                self.complain(key, table, f"must be {error}; the default is used")
+                self.complain(key, table, f"must be {error}; {self._wrong}")
         return values
 
     def table(self, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """The table `key` of `data`; empty when it is missing or no table."""
         value = data.get(key, {})
         if isinstance(value, Mapping):
             return value
-        self.complain(key, "", f"must be a table, [{key}]; the default is used")
+        self.complain(key, "", f"must be a table, [{key}]; {self._wrong}")
         return {}
+
+    def modes(self, data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The generation settings in the tables [modes.speed] and [modes.accuracy] of `data`."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in self.table(data, "modes").items():
+            if name in tuple(Mode) and isinstance(value, Mapping):
+                found[name] = self.take(value, GENERATION_CHECKS, f"modes.{name}")
+            else:
+                must = "must be the table [modes.speed] or [modes.accuracy]"
+                self.complain(name, "modes", f"{must}; {self._unknown}")
+        return found
+
+
+def read_toml(text: str, file_name: str) -> dict[str, Any]:
+    """The entries of a TOML file.
+
+    Raises:
+        ValueError: the text is not TOML; the message names the line.
+    """
+    try:
+        return tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file_name} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file_name} is nested too deeply") from error
 
 
 def parse_config(text: str) -> tuple[Config, tuple[str, ...]]:
@@ -239,23 +196,14 @@ def parse_config(text: str) -> tuple[Config, tuple[str, ...]]:
     Raises:
         ValueError: the text is not TOML; the message names the line.
     """
-    try:
-        data = tomllib.loads(text.removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"config.toml is not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise ValueError("config.toml is nested too deeply") from error
-    reader = _Reader(text)
+    data = read_toml(text, "config.toml")
+    reader = EntryReader(text, "config.toml", wrong="the default is used", unknown="it is ignored")
     tables = {"modes", "keymap"}
-    plain = {key: value for key, value in data.items() if key not in tables}
-    values = reader.take(plain, _CHECKS)
-    modes = reader.table(data, "modes")
-    for name, value in modes.items():
-        if name not in tuple(Mode) or not isinstance(value, Mapping):
-            reader.complain(name, "modes", "must be the table [modes.speed] or [modes.accuracy]")
-            continue
+    plain_entries = {key: value for key, value in data.items() if key not in tables}
+    values = reader.take(plain_entries, _CHECKS)
+    for name, changes in reader.modes(data).items():
         base = SPEED_DEFAULTS if name == Mode.SPEED else ACCURACY_DEFAULTS
-        values[name] = replace(base, **reader.take(value, _MODE_CHECKS, f"modes.{name}"))
+        values[name] = replace(base, **changes)
     keymap: dict[str, str] = {}
     for action, keys in reader.table(data, "keymap").items():
         if isinstance(keys, str):
@@ -288,12 +236,6 @@ def load_config(path: Path | None = None) -> LoadedConfig:
     return LoadedConfig(Config(), path, (f"{problem}; defaults are used.",), damaged=True)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Precision | Mode):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
 def effective(config: Config) -> dict[str, Any]:
     """All settings as a TOML-ready dictionary; a value that is None is left out."""
     data: dict[str, Any] = {}
@@ -302,10 +244,10 @@ def effective(config: Config) -> dict[str, Any]:
         if name == "precision" and value is None:
             value = "auto"
         if value is not None:
-            data[name] = _plain(value)
+            data[name] = plain(value)
     data["modes"] = {
         str(mode): {
-            item.name: _plain(value)
+            item.name: plain(value)
             for item in fields(GenerationSettings)
             if (value := getattr(config.settings(mode), item.name)) not in (None, ())
         }
@@ -374,7 +316,7 @@ def with_options(config: Config, options: Options) -> Config:
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options.precision is not None:
-        changes["precision"] = _precision(options.precision)
+        changes["precision"] = settings.precision(options.precision)
     generation = {"max_new_tokens": options.max_new_tokens, "seed": options.seed}
     wanted: dict[str, Any] = {name: v for name, v in generation.items() if v is not None}
     for mode in Mode:

@@ -15,10 +15,12 @@ from typing import Any, TextIO
 from tui_chat import files
 from tui_chat.chat.sanitize import one_line
 from tui_chat.chat.session import TITLE_LENGTH, Session
-from tui_chat.config import Config, Options, load_config, model_spec, with_options
+from tui_chat.config import LoadedConfig, Options, model_spec
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, OnProgress
 from tui_chat.output import UsageError, complain, write
+from tui_chat.presets import effective_config, new_chat
+from tui_chat.settings import overlaid
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.exchange import to_json
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
@@ -65,14 +67,15 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
 
     Raises:
         UsageError: there is nothing to ask, or the file of turns cannot be read.
+        PresetError: the command line names a preset that cannot be used.
         OutputError: standard output cannot be written, because the disk is full for example.
         BrokenPipeError: the reader of standard output went away.
     """
     prompts = _prompts(ask)
-    loaded = load_config(options.config)
+    loaded = effective_config(options)
     for problem in loaded.problems:
         complain(problem)
-    config = with_options(loaded.config, options)
+    config = loaded.config
     printer = _Printer(sys.stdout, as_json=ask.as_json, dump_ids=ask.dump_ids)
     with _stoppable() as stop:
         try:
@@ -85,15 +88,20 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
         with contextlib.closing(engine):
             if stop.exit_code:
                 return stop.exit_code
-            log = _open_log(ask, options, config, engine)
+            log = _open_log(ask, options, loaded, engine)
             session = Session(
                 engine,
                 log,
                 reserved_tokens=config.reserved_tokens,
                 trim_incomplete=config.trim_incomplete,
             )
-            settings = _greedy(config.settings) if ask.greedy else config.settings
-            good = _answer(session, prompts, config.mode, settings, printer, stop)
+            own = log.conversation.settings
+
+            def settings(mode: Mode) -> GenerationSettings:
+                chosen = overlaid(config.settings(mode), own, mode)
+                return _greedy(chosen) if ask.greedy else chosen
+
+            good = _answer(session, prompts, own.mode or config.mode, settings, printer, stop)
             try:
                 log.close()
             except StoreError as error:
@@ -133,25 +141,23 @@ def _answer(
     return True
 
 
-def _greedy(
-    settings: Callable[[Mode], GenerationSettings],
-) -> Callable[[Mode], GenerationSettings]:
+def _greedy(settings: GenerationSettings) -> GenerationSettings:
     # The penalties would change what greedy picks.
-    return lambda mode: replace(
-        settings(mode), do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0
-    )
+    return replace(settings, do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0)
 
 
-def _open_log(ask: Ask, options: Options, config: Config, engine: Engine) -> ConversationLog:
+def _open_log(ask: Ask, options: Options, loaded: LoadedConfig, engine: Engine) -> ConversationLog:
+    system_prompt, settings = new_chat(loaded)
     if not ask.save:
-        return MemoryLog(system_prompt=config.system_prompt)
+        return MemoryLog(system_prompt=system_prompt, settings=settings)
     return ConversationStore(options.data_dir or files.data_dir()).create(
         # The question and not what was piped in before it; the session names an untitled one.
         title=one_line(ask.question, TITLE_LENGTH),
         title_by="prompt",
         model=engine.name,
         tokenizer_id=engine.tokenizer_id,
-        system_prompt=config.system_prompt,
+        system_prompt=system_prompt,
+        settings=settings,
     )
 
 

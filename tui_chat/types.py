@@ -1,10 +1,11 @@
 """The values that cross floors: frozen dataclasses and enums, nothing that acts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 
 class Role(StrEnum):
@@ -150,6 +151,42 @@ class Message:
         return begun and (cut or killed)
 
 
+Values = Mapping[str, Any]
+"""Checked values of generation settings, by the names of `GenerationSettings`."""
+
+
+def _nothing() -> Values:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """What a conversation sets for itself; the rest is that of the config file."""
+
+    preset: str = ""
+    """Name of the preset that was chosen last; what it set may have been changed since."""
+    mode: Mode | None = None
+    speed: Values = field(default_factory=_nothing)
+    accuracy: Values = field(default_factory=_nothing)
+
+    def of(self, mode: Mode) -> Values:
+        """The values for `mode`."""
+        return self.speed if mode is Mode.SPEED else self.accuracy
+
+
+NO_SETTINGS = ChatSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A named beginning for conversations; what it leaves out stays as it is."""
+
+    name: str
+    description: str = ""
+    system_prompt: str | None = None
+    settings: ChatSettings = NO_SETTINGS
+
+
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """One conversation: its header and the messages on the branch that is open."""
@@ -166,6 +203,7 @@ class Conversation:
     """Whether it stands at the top of the list."""
     archived: bool = False
     """Whether the list leaves it out until it is asked for."""
+    settings: ChatSettings = NO_SETTINGS
 
 
 @dataclass(frozen=True, slots=True)

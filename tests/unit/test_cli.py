@@ -142,6 +142,9 @@ def test_flags_work_before_and_after_the_command(
         ("ask", "--dump-ids", "q"),
         ("ask", "--turns", "file", "q"),
         ("--model", "x", "bench"),
+        ("--preset", "gone"),
+        ("ask", "--preset", "gone", "q"),
+        ("ask", "--preset", "../gone", "q"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(
@@ -184,7 +187,7 @@ def test_help_names_every_shared_flag(
     out = capsys.readouterr().out
     for flag in ("model", "device", "precision", "mode", "max-new-tokens", "system", "seed"):
         assert f"--{flag}" in out
-    for flag in ("context", "config", "data-dir", "echo-rate"):
+    for flag in ("context", "config", "data-dir", "echo-rate", "preset"):
         assert f"--{flag}" in out
 
 

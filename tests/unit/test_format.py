@@ -11,7 +11,7 @@ import pytest
 from tui_chat.store import records
 from tui_chat.store.conversations import ConversationLog, ConversationStore, StoreError
 from tui_chat.store.records import MessageTree, decode
-from tui_chat.types import Conversation, Message, Mode, Precision, ReplyMetrics, Role
+from tui_chat.types import ChatSettings, Conversation, Message, Mode, Precision, ReplyMetrics, Role
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMAT = Path(records.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
@@ -115,6 +115,12 @@ def test_a_file_with_everything_reads_field_by_field(tmp_path: Path) -> None:
         tokenizer_id="tok:1f2e",
         system_prompt="Be exact.",
         messages=(U1, A1, U3, A4),
+        settings=ChatSettings(
+            preset="exact",
+            mode=Mode.ACCURACY,
+            speed={"temperature": 0.7, "stop_strings": ("END",)},
+            accuracy={"temperature": 0.2, "seed": 42, "thinking": False},
+        ),
     )
     assert log.siblings("u1") == (U1, U4)
     assert log.siblings("a1") == (A1, A2, A3)
@@ -130,9 +136,8 @@ def test_the_golden_file_uses_every_field_and_kind_that_there_is() -> None:
     golden = (GOLDEN / "everything.jsonl").read_bytes().split(b"\n")[:-1]
     golden += (GOLDEN / "library.jsonl").read_bytes().split(b"\n")[:-1]
     kinds = {decode(line)["t"] for line in golden}
-    assert kinds == {
-        *("meta", "msg", "begin", "part", "end", "title", "flags", "system", "head", "exclude")
-    }
+    named = {"meta", "msg", "begin", "part", "end", "title", "flags", "system", "settings", "head"}
+    assert kinds == named | {"exclude"}
 
 
 def test_a_file_with_forks_opens_each_branch_where_it_was_left(tmp_path: Path) -> None:
@@ -237,6 +242,10 @@ def test_the_document_names_every_field_that_is_written() -> None:
     whole = records.message_record("msg", A1) | records.message_record("msg", A3)
     assert {"edited", "excluded"} <= set(whole)
     assert set(whole) | set(whole["metrics"]) <= named
-    told = Conversation(ID, at(0), title="T", title_by="model", pinned=True, archived=True)
-    assert set(records.header_record(told)) <= named
+    own = ChatSettings("exact", Mode.SPEED, speed={"seed": 1})
+    told = Conversation(
+        ID, at(0), title="T", title_by="model", pinned=True, archived=True, settings=own
+    )
+    header = records.header_record(told)
+    assert set(header) | set(header["settings"]) <= named
     assert f"version {records.VERSION}\n" in FORMAT

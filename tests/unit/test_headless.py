@@ -16,6 +16,7 @@ from tui_chat.config import Options
 from tui_chat.engine.base import LoadError, PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.headless import Ask, run_ask
+from tui_chat.presets import presets_dir
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.types import (
     EngineEvent,
@@ -254,6 +255,35 @@ def test_a_conversation_is_stored_only_on_request(script: Path, tmp_path: Path) 
     assert echo(script, "keep", "this", "--save", "--data-dir", str(folder)) == 0
     (summary,) = ConversationStore(folder).summaries()
     assert (summary.title, summary.message_count) == ("keep this", 2)
+
+
+def test_a_preset_gives_system_prompt_mode_and_settings_and_is_stored(
+    script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.make_private_dir(presets_dir())
+    (presets_dir() / "short.toml").write_text(
+        'system_prompt = "Be short."\nmode = "accuracy"\n'
+        "[modes.accuracy]\nseed = 9\nmax_new_tokens = 2\n",
+        encoding="utf-8",
+    )
+    store = ("--save", "--data-dir", str(tmp_path))
+    assert echo(script, "hi", "--json", "--preset", "short", *store) == 0
+    reply = json.loads(capsys.readouterr().out)
+    assert (reply["mode"], reply["seed"], reply["completion_tokens"]) == ("accuracy", 9, 2)
+    kept = ConversationStore(tmp_path)
+    conversation = kept.read(kept.summaries()[0].id).conversation
+    assert (conversation.system_prompt, conversation.settings.preset) == ("Be short.", "short")
+    assert dict(conversation.settings.accuracy) == {"seed": 9, "max_new_tokens": 2}
+
+
+def test_greedy_wins_over_the_settings_of_a_preset(script: Path) -> None:
+    files.make_private_dir(presets_dir())
+    (presets_dir() / "warm.toml").write_text(
+        "[modes.speed]\ntemperature = 1.5\nrepetition_penalty = 1.3\n", encoding="utf-8"
+    )
+    engine = ScriptedEngine(script, TextDelta("ok"), STOPPED)
+    assert run_ask(Ask("hi", greedy=True), Options(preset="warm"), lambda *_: engine) == 0
+    assert (engine.settings[0].do_sample, engine.settings[0].repetition_penalty) == (False, 1.0)
 
 
 def test_problems_of_the_config_file_are_told_on_standard_error(

@@ -28,7 +28,9 @@ from tui_chat.store.log import (
 from tui_chat.store.records import MessageTree, encode
 from tui_chat.store.summaries import created_at_of, is_conversation_id, last_messages
 from tui_chat.types import (
+    NO_SETTINGS,
     ChatHits,
+    ChatSettings,
     Conversation,
     ConversationSummary,
     FoundText,
@@ -90,16 +92,18 @@ class ConversationStore:
         model: str = "",
         tokenizer_id: str = "",
         system_prompt: str = "",
+        settings: ChatSettings = NO_SETTINGS,
     ) -> ConversationLog:
         """A new conversation; its file appears with the first message."""
         header = Conversation(
-            new_id(),
-            datetime.now(UTC),
-            title,
-            model,
-            tokenizer_id,
-            system_prompt,
+            id=new_id(),
+            created_at=datetime.now(UTC),
+            title=title,
+            model=model,
+            tokenizer_id=tokenizer_id,
+            system_prompt=system_prompt,
             title_by=title_by,
+            settings=settings,
         )
         log = ConversationLog(MessageTree(header), path=self._path(self._chats, header.id))
         with self._lock:

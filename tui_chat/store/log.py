@@ -17,9 +17,10 @@ from tui_chat.store.records import (
     encode,
     header_record,
     message_record,
+    settings_record,
     title_record,
 )
-from tui_chat.types import Conversation, Message, TitleSource
+from tui_chat.types import NO_SETTINGS, ChatSettings, Conversation, Message, TitleSource
 
 _logger = logging.getLogger(__name__)
 _CLOSED = "This chat is closed; open it again to continue it."
@@ -86,7 +87,7 @@ class ConversationLog:
         self._path = path
         self._file = file
         self._read_only_reason = read_only_reason
-        self._pending: list[tuple[Record, bool]] = []
+        self._pending: list[tuple[tuple[Record, ...], bool]] = []
         self._users = 1
 
     @property
@@ -184,6 +185,13 @@ class ConversationLog:
         """Change the system prompt of the conversation."""
         self._change({"t": "system", "system_prompt": text}, durable=True)
 
+    def set_settings(self, settings: ChatSettings, system_prompt: str | None = None) -> None:
+        """Change what the conversation sets for itself, and with it the system prompt if given."""
+        records = [settings_record(settings)]
+        if system_prompt is not None and system_prompt != self.conversation.system_prompt:
+            records.append({"t": "system", "system_prompt": system_prompt})
+        self._change(*records, durable=True)
+
     def select(self, message_id: str) -> None:
         """Open the branch that ends with this message.
 
@@ -263,14 +271,16 @@ class ConversationLog:
             self._path = self._file.path = path
             return True
 
-    def _change(self, record: Record, *, durable: bool = False) -> None:
+    def _change(self, *records: Record, durable: bool = False) -> None:
+        """Apply records and write them together."""
         with self._lock:
             self._require_writable()
-            self._tree.apply(record)
-            starts_file = record["t"] in ("msg", "begin", "end")
+            for record in records:
+                self._tree.apply(record)
+            starts_file = any(record["t"] in ("msg", "begin", "end") for record in records)
             if self._file is None and not self._pending and not starts_file:
                 return  # the header will say it when there is a file
-            self._pending.append((record, durable))
+            self._pending.append((records, durable))
             self._flush()
 
     def _require_writable(self) -> None:
@@ -279,17 +289,17 @@ class ConversationLog:
 
     def _flush(self) -> None:
         while self._pending:
-            record, durable = self._pending[0]
-            self._write(record, durable=durable)
+            records, durable = self._pending[0]
+            self._write(*records, durable=durable)
             del self._pending[0]
 
-    def _write(self, record: Record, *, durable: bool) -> None:
-        """One record to the disk, with whatever has to stand before it there."""
+    def _write(self, *records: Record, durable: bool) -> None:
+        """Records to the disk, all or none, with whatever has to stand before them there."""
         if self._path is None:
             return
         try:
             file = self._writable_file(self._path)
-            data = encode(record)
+            data = b"".join(map(encode, records))
             if file.has_shrunk():
                 data = b"".join(map(encode, self._tree.records())) + data
             elif not self._tree.has_header:
@@ -338,8 +348,15 @@ class MemoryLog(ConversationLog):
         model: str = "",
         tokenizer_id: str = "",
         system_prompt: str = "",
+        settings: ChatSettings = NO_SETTINGS,
     ) -> None:
         header = Conversation(
-            new_id(), datetime.now(UTC), title, model, tokenizer_id, system_prompt
+            id=new_id(),
+            created_at=datetime.now(UTC),
+            title=title,
+            model=model,
+            tokenizer_id=tokenizer_id,
+            system_prompt=system_prompt,
+            settings=settings,
         )
         super().__init__(MessageTree(header), path=None)

@@ -7,7 +7,9 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args
 
+from tui_chat.settings import from_plain, to_plain
 from tui_chat.types import (
+    ChatSettings,
     Conversation,
     FinishReason,
     Message,
@@ -78,6 +80,7 @@ def header_record(conversation: Conversation) -> Record:
         "title_by": conversation.title and conversation.title_by,
         "pinned": conversation.pinned,
         "archived": conversation.archived,
+        "settings": to_plain(conversation.settings),
     }
     return {
         "t": "meta",
@@ -94,6 +97,11 @@ def header_record(conversation: Conversation) -> Record:
 def title_record(title: str, by: TitleSource) -> Record:
     """The record of a title and of who made it."""
     return {"t": "title", "title": title} | ({} if by == "user" else {"by": by})
+
+
+def settings_record(settings: ChatSettings) -> Record:
+    """The record of all that a conversation sets for itself."""
+    return {"t": "settings", "settings": to_plain(settings)}
 
 
 def message_record(kind: str, message: Message) -> Record:
@@ -268,6 +276,10 @@ class MessageTree:
             case "system":
                 prompt = _required_text(record, "system_prompt")
                 self.header = replace(self.header, system_prompt=prompt)
+            case "settings":
+                if not isinstance(values := record.get("settings"), dict):
+                    raise DamagedRecord
+                self.header = replace(self.header, settings=from_plain(values))
             case "head":
                 message_id = _required_text(record, "id")
                 if message_id not in self.messages:
@@ -327,6 +339,7 @@ class MessageTree:
             title_by=_choice(_TITLE_SOURCES, record.get("title_by")) or "user",
             pinned=_truth(record, "pinned"),
             archived=_truth(record, "archived"),
+            settings=from_plain(record.get("settings")),
         )
 
     def _apply_part(self, record: Record) -> None:

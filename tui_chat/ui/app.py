@@ -28,13 +28,12 @@ from tui_chat.config import (
     ConfigError,
     LoadedConfig,
     Options,
-    load_config,
     model_spec,
     save_setting,
-    with_options,
 )
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
+from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
@@ -184,7 +183,8 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def new_log(self) -> "ConversationLog":
         """A new conversation; it gets a file with its first message."""
-        return self.store.create(system_prompt=self.loaded.config.system_prompt)
+        system_prompt, settings = new_chat(self.loaded)
+        return self.store.create(system_prompt=system_prompt, settings=settings)
 
     async def switch_log(self, conversation_log: "ConversationLog") -> "ConversationLog":
         """Show another conversation; the one that was shown is returned, still open."""
@@ -389,9 +389,12 @@ def _note_lines(engine: Engine) -> list[Line]:
 
 
 def run_app(options: Options) -> int:
-    """Run the screen until the user leaves; the exit code of the process."""
-    loaded = load_config(options.config)
-    loaded = replace(loaded, config=with_options(loaded.config, options))
+    """Run the screen until the user leaves; the exit code of the process.
+
+    Raises:
+        PresetError: the command line names a preset that cannot be used.
+    """
+    loaded = effective_config(options)
     terminal.guard_output()
     app = TuiChat(
         loaded=loaded,

@@ -22,7 +22,9 @@ from textual.timer import Timer
 from textual.widgets import OptionList, TextArea
 
 from tui_chat.config import Config
+from tui_chat.settings import overlaid
 from tui_chat.types import (
+    GenerationSettings,
     LoadProgress,
     Mode,
     PrefillProgress,
@@ -329,7 +331,7 @@ class ChatScreen(Screen[None]):
         """Run a reply on the engine thread; its events come back as messages."""
         from tui_chat.chat.session import SessionError
 
-        session, settings = self.session, self._config.settings
+        session = self.session
         activity = self.query_one(Activity)
         self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
         self.busy = True
@@ -337,7 +339,9 @@ class ChatScreen(Screen[None]):
 
         def job(cancel: Event) -> None:
             try:
-                reply = run(mode=lambda: self.mode, settings=settings, cancel=cancel)
+                reply = run(
+                    mode=lambda: self.mode, settings=partial(self._settings, session), cancel=cancel
+                )
                 with contextlib.closing(reply) as events:  # type: ignore[type-var]
                     for event in events:
                         self.post_message(SessionEvent(session, event))
@@ -349,6 +353,10 @@ class ChatScreen(Screen[None]):
                 self.post_message(ReplyCrashed(session, sentence))
 
         self._cancel = self._engine_thread.submit(job)
+
+    def _settings(self, session: "Session", mode: Mode) -> GenerationSettings:
+        """How replies are generated in `mode`: what the conversation sets, else the config."""
+        return overlaid(self._config.settings(mode), session.conversation.settings, mode)
 
     @on(SessionEvent)
     async def paint_event(self, message: SessionEvent) -> None:
