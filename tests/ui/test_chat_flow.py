@@ -16,7 +16,8 @@ from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import EngineEvent, GenerationFinished, GenerationSettings, Mode, Role
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import InkText, OneLine
-from tui_chat.ui.message_view import AssistantTurn, Reply
+from tui_chat.ui.markdown_blocks import Reply
+from tui_chat.ui.message_view import AssistantTurn
 from tui_chat.ui.user_turn import UserTurn
 
 

@@ -7,19 +7,15 @@ import re
 import time
 from collections.abc import Callable
 
-from markdown_it import MarkdownIt
-from pygments.token import Token
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.content import Content
-from textual.highlight import HighlightTheme, highlight
-from textual.widgets import Label, Markdown
-from textual.widgets._markdown import MarkdownBlock, MarkdownFence
+from textual.widgets import Markdown
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds
+from tui_chat.ui.markdown_blocks import Reply
 
 PAINT_SHARE = 30
 """A stream is painted again after this many times the CPU time that its last paint took: the
@@ -30,75 +26,6 @@ MAX_PAINT_INTERVAL = 1.0
 HEAVY_BLOCK_LINES = 150
 HEAVY_BLOCK_CHARS = 20_000
 _LINK_DEFINITION = re.compile(r"^ {0,3}\[[^\]\n]+\]:\s", re.MULTILINE)
-
-
-class CodePalette(HighlightTheme):
-    """Code in the theme's own syntax colours, also in sixteen colours."""
-
-    STYLES = {
-        Token.Comment: "italic $syntax-comment",
-        Token.Keyword: "$syntax-keyword",
-        Token.Keyword.Type: "$syntax-type",
-        Token.Operator.Word: "$syntax-keyword",
-        Token.Literal.String: "$syntax-string",
-        Token.String: "$syntax-string",
-        Token.Literal.String.Doc: "$syntax-comment",
-        Token.Literal.Number: "$syntax-number",
-        Token.Name.Function: "bold",
-        Token.Name.Class: "bold $syntax-type",
-        Token.Name.Builtin: "$syntax-type",
-        Token.Name.Decorator: "$syntax-type",
-        Token.Name.Attribute: "$syntax-name",
-        Token.Name.Variable: "$syntax-name",
-        Token.Name.Tag: "$syntax-keyword",
-        Token.Generic.Heading: "bold",
-    }
-
-
-class Fence(MarkdownFence):
-    """A code block: one head row (language, copy number), then the code on a recessed ground."""
-
-    @classmethod
-    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
-        return highlight(code.rstrip("\n"), language=language or None, theme=CodePalette)
-
-    def compose(self) -> ComposeResult:
-        yield OneLine(*self._head(), classes="fence-head")
-        yield Label(self._highlighted_code, id="code-content", expand=True)
-
-    def _head(self) -> tuple[list[Line], list[Line]]:
-        reply = self._markdown
-        number = reply.number_of(self) if isinstance(reply, Reply) else 0
-        return [[("m", self.lexer or "text")]], [[("m", f"/copy {number}")]]
-
-    def _copy_context(self, block: MarkdownBlock) -> None:
-        super()._copy_context(block)
-        # While a reply streams, the language can arrive after the fence was opened.
-        for head in self.query(OneLine):
-            head.show(*self._head())
-
-
-class Reply(Markdown):
-    """Markdown as we show it: no raw HTML, no links opened unasked, quiet bullets."""
-
-    BULLETS = ["• ", "◦ ", "- "]
-    BLOCKS: dict[str, type[MarkdownBlock]] = {
-        **Markdown.BLOCKS,
-        "fence": Fence,
-        "code_block": Fence,
-    }
-
-    def __init__(self, text: str, *, first_fence: int) -> None:
-        super().__init__(
-            text,
-            parser_factory=lambda: MarkdownIt("gfm-like", {"html": False}),
-            open_links=False,
-        )
-        self._first_fence = first_fence
-
-    def number_of(self, fence: Fence) -> int:
-        """The number of a code block that is mounted here, counted through the conversation."""
-        return self._first_fence + list(self.query(Fence)).index(fence) + 1
 
 
 class Reasoning(InkText, can_focus=True):
@@ -390,11 +317,3 @@ class AssistantTurn(Vertical):
             return
         self._foot.show(lines)
         self._foot.display = True
-
-
-def code_blocks(text: str) -> list[str]:
-    """The raw code of every fenced or indented block in `text`, in order."""
-    if "```" not in text and "~~~" not in text and "    " not in text and "\t" not in text:
-        return []
-    tokens = MarkdownIt("gfm-like", {"html": False}).parse(text)
-    return [token.content for token in tokens if token.type in ("fence", "code_block")]

@@ -1,6 +1,7 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from textual.containers import Container, VerticalScroll
@@ -83,15 +84,18 @@ class Transcript(VerticalScroll, can_focus=False):
 
         Waiting prompts stay behind it.
         """
-        from tui_chat.ui.message_view import AssistantTurn, code_blocks
+        from tui_chat.ui.markdown_parser import code_blocks
+        from tui_chat.ui.message_view import AssistantTurn
 
         for known in self.query(AssistantTurn):
             if known.message_id == message_id:
                 await known.go_on()
                 return known
+        # A fast reply may be complete, and one of the messages, before it is opened.
+        before = takewhile(lambda message: message.id != message_id, self._messages)
         blocks = sum(
             len(code_blocks(message.content))
-            for message in self._messages
+            for message in before
             if message.role is Role.ASSISTANT
         )
         view = AssistantTurn(message_id=message_id, first_fence=blocks, key=self._key)
@@ -205,7 +209,8 @@ class Transcript(VerticalScroll, can_focus=False):
                 await view.remove()
 
     def _views(self, start: int, stop: int | None) -> list[Widget]:
-        from tui_chat.ui.message_view import AssistantTurn, code_blocks
+        from tui_chat.ui.markdown_parser import code_blocks
+        from tui_chat.ui.message_view import AssistantTurn
 
         blocks = sum(
             len(code_blocks(message.content))
