@@ -243,8 +243,10 @@ class ChatHits:
 
     conversation_id: str
     last: SearchHit | None
-    """The one that was written last; None where the conversation is archived and was left out."""
+    """The message that was written last, else the title; None where the conversation is archived
+    and was left out."""
     count: int
+    """Messages that are hits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from textual.pilot import Pilot
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.types import Message, Role
 from tui_chat.ui import themes
-from tui_chat.ui.library_screen import LibraryScreen
+from tui_chat.ui.chat_preview import ChatPreview
+from tui_chat.ui.library_screen import Chosen, LibraryScreen
 from tui_chat.ui.search_list import RowList, SearchField
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -49,7 +50,7 @@ class Host(App[None]):
     def __init__(self, store: ConversationStore) -> None:
         super().__init__()
         self.store = store
-        self.opened: list[str | None] = []
+        self.opened: list[Chosen | None] = []
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return themes.VARIABLE_DEFAULTS
@@ -80,6 +81,25 @@ def rows(pilot: Pilot[None]) -> list[str]:
     return [line for line in text(pilot)[region.y : region.bottom] if line.strip()]
 
 
+def preview(pilot: Pilot[None]) -> str:
+    """What the pane beside the list shows."""
+    region = pilot.app.screen.query_one(ChatPreview).region
+    lines = text(pilot)[region.y : region.bottom]
+    return "\n".join(Content(line)[region.x :].plain for line in lines)
+
+
+def marked(pilot: Pilot[None]) -> list[str]:
+    """The texts on the screen that are styled as a hit, in the order of the lines."""
+    ground = pilot.app.theme_variables["hit"]
+    strips = pilot.app.screen._compositor.render_strips(pilot.app.size)
+    return [
+        segment.text
+        for strip in strips
+        for segment in strip
+        if segment.style and segment.style.bgcolor and segment.style.bgcolor.name == ground.lower()
+    ]
+
+
 def shows(pilot: Pilot[None], *words: str) -> Callable[[], bool]:
     """Whether the list has one row for each of the words, in that order."""
 
@@ -107,7 +127,7 @@ async def test_enter_opens_the_highlighted_chat(store: ConversationStore, ids: l
     async with app.run_test() as pilot:
         await until(pilot, lambda: len(rows(pilot)) == 3)
         await pilot.press("down", "enter")
-        await until(pilot, lambda: app.opened == [ids[1]])
+        await until(pilot, lambda: app.opened == [Chosen(ids[1])])
 
 
 async def test_the_highlighted_row_has_the_bar_of_what_is_yours(
@@ -125,7 +145,7 @@ async def test_a_click_opens_a_chat(store: ConversationStore, ids: list[str]) ->
     async with app.run_test() as pilot:
         await until(pilot, lambda: len(rows(pilot)) == 3)
         await pilot.click(RowList, offset=(6, 2))
-        await until(pilot, lambda: app.opened == [ids[0]])
+        await until(pilot, lambda: app.opened == [Chosen(ids[0])])
 
 
 async def test_escape_opens_nothing(store: ConversationStore, ids: list[str]) -> None:
@@ -156,7 +176,7 @@ async def test_search_finds_messages_and_shows_the_text_around_the_hit(
         )
         assert "2 chats" in text(pilot)[3]
         await pilot.press("down", "enter")
-        await until(pilot, lambda: app.opened == [ids[0]])
+        await until(pilot, lambda: app.opened == [Chosen(ids[0], "restic", "u0")])
 
 
 async def test_a_hit_far_into_a_long_line_is_in_sight(store: ConversationStore) -> None:
@@ -253,6 +273,144 @@ async def test_pasted_control_characters_do_not_reach_the_terminal(
         field.insert_text_at_cursor("a\x1b[2Jb")
         await pilot.pause()
         assert field.value == "a␛[2Jb"
+
+
+async def test_words_are_found_and_marked_in_any_order_and_case(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    add_chat(store, "Cafés", "Where is the Straße of the CAFÉS", day=5)
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 4)
+        await pilot.press(*"strasse cafe")
+        await until(pilot, shows(pilot, "Cafés", "Straße of the CAFÉS"))
+        # Folded like the search itself, so that what is found is what is marked.
+        assert marked(pilot) == ["Café", "Straße", "CAFÉ"]
+
+
+async def test_a_chat_with_more_hits_says_how_many_more(store: ConversationStore) -> None:
+    log = store.create(title="Needles")
+    for number in range(4):
+        log.append(Message(f"u{number}", Role.USER, f"needle {number}", START))
+    log.close()
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 1)
+        await pilot.press(*"needle")
+        await until(pilot, shows(pilot, "Needles", "needle 3"))
+        assert "+3 more" in rows(pilot)[1]
+        assert "4 hits in 1 chat" in text(pilot)[3]
+
+
+# Pinned and archived
+
+
+async def test_a_pinned_chat_stands_first_with_a_glyph_and_a_word_until_it_is_unpinned(
+    store: ConversationStore, ids: list[str], tmp_path: Path
+) -> None:
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 3)
+        await pilot.press("down", "down", "f4")
+        await until(pilot, shows(pilot, "◆ Backups", "Cron", "Moving"))
+        assert "pinned" in rows(pilot)[0] and "▌" in rows(pilot)[0]
+        assert [s.id for s in ConversationStore(tmp_path).summaries(pinned=True)] == [ids[0]]
+        assert "F4 unpin" in text(pilot)[-1]
+        await pilot.press("f4")
+        await until(pilot, shows(pilot, "Cron", "Moving", "Backups"))
+        assert store.summaries(pinned=True) == []
+
+
+async def test_an_archived_chat_is_listed_and_searched_only_when_asked_for(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 3)
+        await pilot.press("f5")
+        await until(pilot, shows(pilot, "Moving", "Backups"))
+        await pilot.press(*"restic")
+        await until(pilot, shows(pilot, "Backups", "script with restic"))
+        await pilot.press("f6")
+        await until(pilot, shows(pilot, "Backups", "restic", "▫ Cron", "starts Restic"))
+        assert "archived" in rows(pilot)[2]
+        await pilot.press("down", "f5")
+        await until(pilot, shows(pilot, "Cron", "starts Restic", "Backups", "restic"))
+        assert store.summaries(archived=True) == []
+
+
+async def test_hits_in_archived_chats_alone_are_told(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 3)
+        await pilot.press("f5")
+        await until(pilot, shows(pilot, "Moving", "Backups"))
+        await pilot.press(*"network")
+        sentence = 'No hit for "network". F6 shows 1 archived chat.'
+        await until(pilot, lambda: any(sentence in line for line in text(pilot)))
+
+
+async def test_archiving_is_taken_back_with_the_key_of_undo(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 3)
+        await pilot.press("down", "f5")
+        await until(pilot, shows(pilot, "Cron", "Backups"))
+        assert "Ctrl+U takes it back" in text(pilot)[-1]
+        await pilot.press("ctrl+u")
+        await until(pilot, shows(pilot, "Cron", "Moving", "Backups"))
+        assert "▌" in rows(pilot)[1]
+
+
+# The preview
+
+
+async def test_a_wide_screen_shows_the_last_messages_of_the_highlighted_chat(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    async with Host(store).run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: "starts Restic must wait" in preview(pilot))
+        assert "Gladly." in preview(pilot) and "2 messages" in preview(pilot)
+        await pilot.press("down")
+        await until(pilot, lambda: "40 GB of photos" in preview(pilot))
+        assert "Restic" not in preview(pilot)
+
+
+async def test_a_narrow_screen_has_the_list_alone(store: ConversationStore, ids: list[str]) -> None:
+    async with Host(store).run_test(size=(109, 24)) as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 3)
+        await pilot.pause(0.2)
+        assert not pilot.app.screen.query_one(ChatPreview).display
+        await pilot.resize_terminal(110, 24)
+        await until(pilot, lambda: "starts Restic must wait" in preview(pilot))
+
+
+async def test_the_preview_of_a_hit_shows_the_messages_with_it_and_marks_the_words(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    log = store.create(title="Long")
+    log.append(Message("u1", Role.USER, "the \x1b[31mneedle[/b] here", START))
+    reply = "\n".join(f"line {number}" for number in range(30))
+    reply += "\n```sh\nfind needle\n```\nend"
+    log.append(Message("a1", Role.ASSISTANT, reply, START, "u1"))
+    log.append(Message("u2", Role.USER, "unrelated", START, "a1"))
+    log.close()
+    async with Host(store).run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 4)
+        await pilot.press(*"needle")
+        await until(pilot, lambda: "find needle" in preview(pilot))
+        shown = preview(pilot)
+        assert "the ␛[31mneedle[/b] here" in shown and "unrelated" not in shown
+        assert "… 29 lines …" in shown and "```" not in shown
+        assert marked(pilot).count("needle") == 3  # one of them in the list
+
+
+async def test_a_chat_that_is_gone_says_so_in_the_preview(
+    store: ConversationStore, ids: list[str], tmp_path: Path
+) -> None:
+    async with Host(store).run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: "starts Restic must wait" in preview(pilot))
+        ConversationStore(tmp_path).delete(ids[1])
+        await pilot.press("down")
+        await until(pilot, lambda: "There is no such chat" in preview(pilot))
 
 
 @pytest.mark.parametrize("width", [40, 50, 60, 80, 120, 200])

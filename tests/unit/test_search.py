@@ -203,9 +203,12 @@ def test_all_branches_are_searched(store: ConversationStore) -> None:
 
 
 def test_conversations_are_found_with_the_number_of_their_hits(store: ConversationStore) -> None:
-    old = write(store, "needle", "a needle", "none", minute=0)
+    old = write(store, "needle", "a needle", "none", title="My needle", minute=0)
     new = write(store, "none", "one needle", minute=9)
-    first, second = store.search_chats("NEEDLE")
+    named = write(store, "none", title="The needle", minute=20)
+    title, first, second = store.search_chats("NEEDLE")
+    assert (title.conversation_id, title.count) == (named, 0)
+    assert title.last is not None and title.last.message_id is None
     assert [(chat.conversation_id, chat.count) for chat in (first, second)] == [(new, 1), (old, 2)]
     assert first.last is not None and first.last.message_id == "m1"
     assert second.last is not None and second.last.snippet == "a needle"

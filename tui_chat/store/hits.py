@@ -63,17 +63,17 @@ def chat_hits(
             if number >= _MOST_MATCHES:
                 break
             known = found.get(match.conversation)
-            if known is not None:
+            if known is not None and known.count:
                 found[match.conversation] = replace(known, count=known.count + 1)
             elif match.conversation not in hidden:
                 id_, title, is_archived = _conversation(database, match.conversation)
                 if is_archived and not archived:
                     hidden[match.conversation] = ChatHits(id_, None, 0)
-                elif len(found) >= limit:
+                elif known is None and len(found) >= limit:
                     break
-                else:
+                else:  # a message takes the place of the title
                     hit = _hit(match, words, id_, title)
-                    found[match.conversation] = ChatHits(id_, hit, 1)
+                    found[match.conversation] = ChatHits(id_, hit, int(bool(match.id)))
     return [*found.values(), *hidden.values()]
 
 

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 
 CONTEXT = 40
@@ -28,6 +29,11 @@ def fold(text: str) -> str:
 def words_of(query: str) -> list[str]:
     """The folded words of a query; every sign in them is meant as it stands."""
     return list(dict.fromkeys(fold(query).split()))
+
+
+def holds(folded: str, words: Sequence[str]) -> bool:
+    """Whether a folded text has all the folded words; that of no words is true."""
+    return all(word in folded for word in words)
 
 
 def trigram_query(words: list[str]) -> str:
@@ -56,7 +62,7 @@ def snippet_of(text: str, word: str) -> tuple[str, int, int]:
     return before + hit + behind, len(before), len(before) + len(hit)
 
 
-def places(text: str, words: list[str]) -> list[tuple[int, int]]:
+def places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
     """Where the folded `words` stand in `text`, in order, start and end; overlaps are joined."""
     folded = fold(text)
     found: list[tuple[int, int]] = []

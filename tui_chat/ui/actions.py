@@ -176,13 +176,14 @@ class Actions:
         self.app.engine_thread.submit(job)
 
     def do_chats(self, _: str | None) -> None:
-        from tui_chat.ui.library_screen import LibraryScreen
+        from tui_chat.ui.library_screen import Chosen, LibraryScreen
 
-        def opened(conversation_id: str | None) -> None:
+        def opened(chosen: Chosen | None) -> None:
             here = self.app.open_log.id
-            if conversation_id and conversation_id != here:
-                self.app.run_worker(self.open_chat(conversation_id), exit_on_error=False)
-            elif not conversation_id and self.app.store.is_deleted(here):
+            self.app.chat.update_status()  # it may have another title
+            if chosen is not None and chosen.conversation_id != here:
+                self.app.run_worker(self.open_chat(chosen.conversation_id), exit_on_error=False)
+            elif chosen is None and self.app.store.is_deleted(here):
                 self.app.run_worker(self._show(self.app.new_log()), exit_on_error=False)
 
         self.app.push_screen(LibraryScreen(self.app.store), opened)

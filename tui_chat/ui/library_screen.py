@@ -1,42 +1,80 @@
-"""The stored conversations: find, open, rename, delete, and undo the last deletion."""
+"""The stored conversations: find, open, rename, pin, archive, delete, and undo the last of it."""
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input
 
 from tui_chat.chat.sanitize import one_line, sanitize
-from tui_chat.store.conversations import ConversationStore, StoreError
-from tui_chat.types import ConversationSummary
-from tui_chat.ui.ink import Column, InkText, Line, OneLine, Part, columns, seconds, when
-from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits, matches
+from tui_chat.store.conversations import ConversationLog, ConversationStore, StoreError
+from tui_chat.types import ConversationSummary, SearchHit
+from tui_chat.ui.chat_list import ChatList
+from tui_chat.ui.chat_preview import ChatPreview, PreviewText, read_preview
+from tui_chat.ui.ink import InkText, Line, OneLine
+from tui_chat.ui.library_lines import (
+    RENAME_KEYS,
+    about,
+    count_line,
+    key_lines,
+    title_lines,
+    why_empty,
+)
+from tui_chat.ui.library_rows import ChatRow, head_cells
+from tui_chat.ui.search_list import ColumnHead, RowList, SearchField
 
 _TYPING_PAUSE = 0.12
 """Seconds without a key before contents are searched; titles are filtered at every key."""
-_SEARCH_LIMIT = 200
+_PREVIEW_PAUSE = 0.08
+"""Seconds that a chat is highlighted before its preview is read."""
+_PREVIEW_WIDTH = 110
+"""From this width on there is room for the preview."""
 _TITLE_LENGTH = 200
 
 
-class LibraryScreen(Screen[str | None]):
-    """All conversations, last used first; dismissed with the id of the one to open, or None."""
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The conversation to open, and where."""
+
+    conversation_id: str
+    query: str = ""
+    """What was searched, where the conversation holds it; else empty."""
+    message_id: str | None = None
+    """The hit that the list shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Undo:
+    """The change that Ctrl+U takes back."""
+
+    said: str
+    summary: ConversationSummary
+    call: Callable[[], None]
+
+
+class LibraryScreen(Screen[Chosen | None]):
+    """All conversations; dismissed with the one to open, or None."""
 
     CSS = """
     LibraryScreen #library-title { padding: 0 2 0 3; margin: 1 0; }
     LibraryScreen #library-fields { height: 1; margin: 0 1 1 1; background: $surface; }
     LibraryScreen #library-count { width: auto; height: 1; padding: 0 1; }
+    LibraryScreen #library-body { height: 1fr; }
+    LibraryScreen #library-list { width: 56fr; }
+    LibraryScreen ChatPreview { width: 44fr; display: none; }
+    LibraryScreen.-preview ChatPreview { display: block; }
     LibraryScreen ColumnHead { margin: 0 1; }
     LibraryScreen RowList { margin: 0 1; }
     LibraryScreen #library-empty { height: 1fr; padding: 0 2 0 3; }
-    LibraryScreen #library-keys { padding: 0 2 0 3; }
+    LibraryScreen #library-keys { padding: 0 2 0 3; margin: 1 0 0 0; }
     """
     # Priority: the field would else take these for editing.
     BINDINGS = [
@@ -46,35 +84,40 @@ class LibraryScreen(Screen[str | None]):
         Binding("pageup", "page(-1)", show=False, priority=True),
         Binding("pagedown", "page(1)", show=False, priority=True),
         Binding("f2", "rename", "rename", priority=True),
+        Binding("f4", "pin", "pin", priority=True),
+        Binding("f5", "archive", "archive", priority=True),
+        Binding("f6", "show_archived", "show archived", priority=True),
         Binding("ctrl+d", "delete", "delete", priority=True),
         Binding("ctrl+u", "undo", "undo", priority=True),
     ]
 
-    def __init__(self, store: ConversationStore) -> None:
+    def __init__(self, store: ConversationStore, query: str = "") -> None:
+        """With `query` the search for it is there already."""
         super().__init__()
         self._store = store
-        self._summaries: list[ConversationSummary] = []
-        self._shown: list[ConversationSummary] = []
-        self._snippets: dict[str, str] = {}
-        """Text around the hit by conversation id, of `_searched`."""
-        self._searched = ""
-        self._search_seconds = 0.0
+        self._query = query
+        self._chats = ChatList(store)
         self._searching = False
         self._typing: Timer | None = None
-        self._loaded = False
+        self._previewing: Timer | None = None
         self._renaming: ConversationSummary | None = None
-        self._deleted: ConversationSummary | None = None
+        self._undo: _Undo | None = None
         self._busy = False
 
     def compose(self) -> ComposeResult:
         yield OneLine(id="library-title")
         with Horizontal(id="library-fields"):
-            yield SearchField(placeholder="find in titles and messages", id="library-find")
+            yield SearchField(
+                self._query, placeholder="find in titles and messages", id="library-find"
+            )
             yield SearchField(placeholder="new title", id="library-rename")
             yield InkText(id="library-count")
-        yield ColumnHead(_head)
-        yield RowList(id="library-rows")
-        yield InkText(id="library-empty")
+        with Horizontal(id="library-body"):
+            with Vertical(id="library-list"):
+                yield ColumnHead(lambda width: head_cells(width, has_states=self._has_states))
+                yield RowList(id="library-rows")
+                yield InkText(id="library-empty")
+            yield ChatPreview()
         yield OneLine(id="library-keys")
 
     async def on_mount(self) -> None:
@@ -83,21 +126,25 @@ class LibraryScreen(Screen[str | None]):
         self._rows = self.query_one(RowList)
         self._title_field.display = False
         self._field.focus()
-        self._show_keys()
         self._show_rows()
         self.run_worker(self._load(), exit_on_error=False)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width >= _PREVIEW_WIDTH, "-preview")
+        self._preview_soon()
 
     # ---- what is listed ----
 
     async def _load(self, chosen: str = "") -> None:
         """Read the list from the disk, and highlight the conversation `chosen`."""
         try:
-            self._summaries = await asyncio.to_thread(self._store.summaries)
+            await self._chats.load()
         except StoreError as error:
             self._tell(error)
             return
-        self._loaded = True
         self._show_rows(chosen)
+        if self._wanted:
+            self._search_soon()
 
     def _tell(self, error: StoreError) -> None:
         self.notify(str(error), severity="error", markup=False)
@@ -117,82 +164,98 @@ class LibraryScreen(Screen[str | None]):
     async def _search(self) -> None:
         """Search the contents until the result is that of the text in the field."""
         try:
-            while (wanted := self._wanted) != self._searched:
-                start = time.perf_counter()
-                hits = await asyncio.to_thread(self._store.search, wanted, _SEARCH_LIMIT)
-                self._search_seconds = time.perf_counter() - start
-                self._snippets = {
-                    hit.conversation_id: hit.snippet if hit.message_id else "" for hit in hits
-                }
-                self._searched = wanted
+            while not self._chats.is_searched(self._wanted):
+                await self._chats.search(self._wanted)
         except StoreError as error:
             self._tell(error)
         finally:
             self._searching = False
-        self._show_rows()
+        highlighted = self._highlighted
+        self._show_rows(highlighted.id if highlighted and self._rows.highlighted else "")
 
     @property
     def _wanted(self) -> str:
         return self._field.value.strip()
 
+    @property
+    def _has_states(self) -> bool:
+        return any(summary.pinned or summary.archived for summary in self._chats.shown)
+
     def _show_rows(self, chosen: str = "") -> None:
-        """List what fits the field: by the title at once, by the content once it is searched."""
-        wanted = self._wanted
-        snippets = self._snippets if wanted == self._searched else {}
-        self._shown = [
-            summary
-            for summary in self._summaries
-            if not wanted or summary.id in snippets or matches(summary.title, wanted)
-        ]
-        now = datetime.now(UTC)
+        """List what fits the field, with the conversation `chosen` highlighted."""
+        wanted, chats, now = self._wanted, self._chats, datetime.now(UTC)
+        chats.filter(wanted)
+        has_states = self._has_states
         painters = [
-            partial(_paint_row, summary, snippets.get(summary.id, ""), wanted, now)
-            for summary in self._shown
+            ChatRow(summary, chats.hits_of(summary, wanted), wanted, now, has_states).paint
+            for summary in chats.shown
         ]
-        ids = [summary.id for summary in self._shown]
+        ids = [summary.id for summary in chats.shown]
         at = ids.index(chosen) if chosen in ids else 0
         self._rows.show(painters, row_height=2 if wanted else 1, highlighted=at)
         self._show_state()
 
     def _show_state(self) -> None:
-        wanted, count = self._wanted, len(self._shown)
-        for widget in (self._rows, self.query_one(ColumnHead)):
-            widget.display = count > 0
-        empty = self.query_one("#library-empty", InkText)
-        empty.display = count == 0
-        complete = wanted == self._searched
-        if self._summaries and wanted:
-            sentence = f'No hit for "{one_line(wanted, 60)}".' if complete else "Searching…"
-        else:
-            sentence = "No chats yet; what you write is kept here." if self._loaded else ""
-        empty.show([("m", sentence)])
-        self.query_one("#library-count", InkText).show(self._count_line(wanted, count, complete))
-        total = len(self._summaries)
-        many = "1 chat" if total == 1 else f"{total:,} chats"
-        right: list[Line] = [[("m", many)]] if self._loaded else []
-        self.query_one("#library-title", OneLine).show([[("hi", "Conversations")]], right)
-
-    def _count_line(self, wanted: str, count: int, complete: bool) -> Line:
-        if not wanted or self._renaming is not None:
-            return []
-        many = f"{count:,}+" if len(self._snippets) >= _SEARCH_LIMIT else f"{count:,}"
-        noun = "chat" if count == 1 else "chats"
-        if not complete:
-            return [("m", f"{count:,} {noun} · searching")]
-        return [("m", f"{many} {noun} · {seconds(self._search_seconds)}")]
+        wanted, chats = self._wanted, self._chats
+        head, empty = self.query_one(ColumnHead), self.query_one("#library-empty", InkText)
+        self._rows.display = head.display = bool(chats.shown)
+        head.refresh()
+        empty.display = not chats.shown
+        empty.show([("m", why_empty(chats, wanted))])
+        count = count_line(chats, wanted) if self._renaming is None else []
+        self.query_one("#library-count", InkText).show(count)
+        title: list[Line] = [[("hi", "Conversations")]]
+        self.query_one("#library-title", OneLine).show(title, title_lines(chats))
+        self._show_keys()
 
     def _show_keys(self) -> None:
-        back: Line = [("k", "Esc"), ("m", " back")]
-        left: list[Line] = [_OPEN_KEYS, _OPEN_KEYS[:5], _OPEN_KEYS[:2]]
-        if self._deleted is not None:
-            undo: Line = [("k", "Ctrl+U"), ("m", " brings it back")]
-            title = one_line(self._deleted.title, 40)
-            said = [("m", f'"{title}" is in the trash · '), *undo]
-            left = [said, [("m", "in the trash · "), *undo], undo]
-        if self._renaming is not None:
-            left = [[("k", "Enter"), ("m", " rename")]]
-            back = [("k", "Esc"), ("m", " keep the title")]
-        self.query_one("#library-keys", OneLine).show(left, [back, back, back])
+        summary, undo = self._highlighted, self._undo
+        said = f'"{one_line(undo.summary.title, 30)}" {undo.said}' if undo else ""
+        lines = RENAME_KEYS
+        if self._renaming is None:
+            lines = key_lines(
+                summary,
+                is_hit=summary is not None and self._hit_of(summary) is not None,
+                undo=said,
+                with_archived=self._chats.with_archived,
+            )
+        self.query_one("#library-keys", OneLine).show(*lines)
+
+    # ---- the preview ----
+
+    @on(RowList.Highlighted)
+    def _moved(self) -> None:
+        self._show_keys()
+        self._preview_soon()
+
+    def _preview_soon(self) -> None:
+        if self.has_class("-preview"):
+            if self._previewing is not None:
+                self._previewing.stop()
+            self._previewing = self.set_timer(_PREVIEW_PAUSE, self._start_preview)
+
+    def _start_preview(self) -> None:
+        self.run_worker(self._preview(), exclusive=True, group="preview", exit_on_error=False)
+
+    async def _preview(self) -> None:
+        pane, summary, query = self.query_one(ChatPreview), self._highlighted, self._wanted
+        if summary is None:
+            await pane.clear()
+            return
+        is_hit = self._hit_of(summary) is not None
+        under: Line = [("m", about(summary))]
+        texts: list[PreviewText] = []
+        try:
+            texts = await asyncio.to_thread(
+                partial(read_preview, self._store, summary.id, query, is_hit=is_hit)
+            )
+        except StoreError as error:
+            under = [("warn", str(error))]
+        if summary == self._highlighted:
+            await pane.show(summary, under, texts, query)
+
+    def _hit_of(self, summary: ConversationSummary) -> SearchHit | None:
+        return self._chats.hit_of(summary, self._wanted)
 
     # ---- keys ----
 
@@ -202,7 +265,8 @@ class LibraryScreen(Screen[str | None]):
 
     @property
     def _highlighted(self) -> ConversationSummary | None:
-        return self._shown[self._rows.highlighted] if self._shown else None
+        shown = self._chats.shown
+        return shown[self._rows.highlighted] if shown else None
 
     def action_move(self, rows: int) -> None:
         self._rows.move(rows)
@@ -221,8 +285,21 @@ class LibraryScreen(Screen[str | None]):
     @on(Input.Submitted, "#library-find")
     def _open(self) -> None:
         summary = self._highlighted
-        if summary is not None and self._renaming is None:
-            self.dismiss(summary.id)
+        if summary is None or self._renaming is not None:
+            return
+        hit = self._hit_of(summary)
+        if hit is None:
+            self.dismiss(Chosen(summary.id))
+        else:
+            self.dismiss(Chosen(summary.id, self._wanted, hit.message_id))
+
+    def action_show_archived(self) -> None:
+        """List and search the archived ones as well, or no longer."""
+        self._chats.with_archived = not self._chats.with_archived
+        summary = self._highlighted
+        self._show_rows(summary.id if summary else "")
+        if self._wanted:
+            self._search_soon()
 
     def action_rename(self) -> None:
         """Edit the title of the highlighted conversation in the place of the search field."""
@@ -249,30 +326,64 @@ class LibraryScreen(Screen[str | None]):
         summary, title = self._renaming, self._title_field.value.strip()
         self._end_rename()
         if summary is not None and title and title != summary.title:
-            await self._change(partial(_rename, self._store, summary.id, title), summary.id)
+            await self._change(self._edit(summary.id, lambda log: log.rename(title)), summary.id)
+
+    async def action_pin(self) -> None:
+        """Put the highlighted conversation on top of the list, or back in its place."""
+        summary = self._highlighted
+        if summary is not None and not self._busy:
+            pinned = not summary.pinned
+            call = self._edit(summary.id, lambda log: log.flag(pinned=pinned))
+            await self._change(call, summary.id)
+
+    async def action_archive(self) -> None:
+        """Take the highlighted conversation out of the list, or bring it back."""
+        summary = self._highlighted
+        if summary is None or self._busy:
+            return
+        archived = not summary.archived
+        call = self._edit(summary.id, lambda log: log.flag(archived=archived))
+        undo = self._edit(summary.id, lambda log: log.flag(archived=not archived))
+        stays = self._chats.with_archived or not archived
+        chosen = summary.id if stays else self._chats.neighbour(summary)
+        if await self._change(call, chosen) and not stays:
+            self._offer_undo(_Undo("is archived", replace(summary, archived=True), undo))
 
     async def action_delete(self) -> None:
         """Move the highlighted conversation to the trash."""
         summary = self._highlighted
         if summary is None or self._busy:
             return
-        at = self._rows.highlighted
-        after = self._shown[at + 1 : at + 2] or self._shown[at - 1 : at] or [summary]
         call = partial(self._store.delete, summary.id)
-        if await self._change(call, after[0].id):
-            self._deleted = summary
-            self._show_keys()
+        if await self._change(call, self._chats.neighbour(summary)):
+            restore = partial(self._store.restore, summary.id)
+            self._offer_undo(_Undo("is in the trash", summary, restore))
 
     async def action_undo(self) -> None:
-        """Bring the last deleted conversation back; else clear the field, as Ctrl+U does."""
-        summary = self._deleted
-        if summary is None:
+        """Take back the last deletion or archiving; else clear the field, as Ctrl+U does."""
+        undo = self._undo
+        if undo is None:
             self._field.action_delete_left_all()
-        elif not self._busy:
-            call = partial(self._store.restore, summary.id)
-            if await self._change(call, summary.id):
-                self._deleted = None
-                self._show_keys()
+        elif not self._busy and await self._change(undo.call, undo.summary.id):
+            self._offer_undo(None)
+
+    def _offer_undo(self, undo: _Undo | None) -> None:
+        self._undo = undo
+        self._show_keys()
+
+    def _edit(
+        self, conversation_id: str, change: Callable[[ConversationLog], None]
+    ) -> Callable[[], None]:
+        """A call that opens a conversation and changes it."""
+
+        def call() -> None:
+            log = self._store.open(conversation_id)
+            try:
+                change(log)
+            finally:
+                log.close()
+
+        return call
 
     async def _change(self, call: Callable[[], None], chosen: str) -> bool:
         """Change the store and list it again; False, with a message, if the store refuses."""
@@ -288,65 +399,4 @@ class LibraryScreen(Screen[str | None]):
         return True
 
 
-_LIST_ACTIONS = ("move", "page", "rename", "delete", "undo")
-_OPEN_KEYS: tuple[Part, ...] = (
-    ("k", "Enter"),
-    ("m", " open · "),
-    ("k", "F2"),
-    ("m", " rename · "),
-    ("k", "Ctrl+D"),
-    ("m", " delete"),
-)
-
-
-def _rename(store: ConversationStore, conversation_id: str, title: str) -> None:
-    log = store.open(conversation_id)
-    try:
-        log.rename(title)
-    finally:
-        log.close()
-
-
-def _cells(width: int, texts: Sequence[str], word: str, title_word: str) -> list[Column]:
-    """The columns title, model, messages and when; the middle ones go where room is short."""
-    title, model, messages, moment = texts
-    cells: list[Column] = [(title, 0, title_word)]
-    if width > 56:
-        cells.append((model, 14 if width < 100 else 24, word))
-    if width > 66:
-        cells.append((messages, -8, word))
-    return [*cells, (moment, -6, word)]
-
-
-def _head(width: int) -> Sequence[Column]:
-    return _cells(width, ("title", "model", "messages", "when"), "m", "m")
-
-
-def _paint_row(
-    summary: ConversationSummary,
-    snippet: str,
-    wanted: str,
-    now: datetime,
-    width: int,
-    highlighted: bool,
-) -> Sequence[Line]:
-    model = one_line(summary.model.rstrip("/").rpartition("/")[2], 80)
-    texts = (
-        one_line(summary.title, _TITLE_LENGTH),
-        model,
-        f"{summary.message_count:,}",
-        when(summary.updated_at, now),
-    )
-    word = "hi" if highlighted else ""
-    first, *rest = columns(width, _cells(width, texts, "m", word))
-    head = mark_hits(first if isinstance(first, str) else first[1], wanted, word)
-    return [[*head, *rest], _around_hit(one_line(snippet, 400), wanted, width)]
-
-
-def _around_hit(snippet: str, wanted: str, width: int) -> list[Part]:
-    """The snippet with its hits marked, cut on the left so far that the first hit shows."""
-    found = matches(snippet, wanted)
-    if found and found[0].stop > width - 8:
-        start = min(found[0].start, found[0].stop - width // 2)
-        snippet = "…" + snippet[max(0, start) :].lstrip()
-    return mark_hits(snippet, wanted, "m")
+_LIST_ACTIONS = ("move", "page", "rename", "pin", "archive", "show_archived", "delete", "undo")

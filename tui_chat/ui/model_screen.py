@@ -19,9 +19,10 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from tui_chat.chat.sanitize import one_line
+from tui_chat.store.search import fold, holds, words_of
 from tui_chat.types import ModelSpec, Precision
 from tui_chat.ui.ink import Column, InkText, Line, OneLine, Part, columns, gigabytes, paint
-from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits, matches
+from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits
 
 if TYPE_CHECKING:
     from tui_chat.engine.hardware import Device, Hardware
@@ -198,7 +199,7 @@ class ModelScreen(Screen[str | None]):
     def _show_rows(self) -> None:
         """List the models that hold the typed text, and the text itself as one to load."""
         typed = self._typed
-        self._shown = [model for model in self._models if not typed or matches(model.name, typed)]
+        self._shown = [model for model in self._models if holds(fold(model.name), words_of(typed))]
         names = [model.name for model in self._shown]
         if typed and typed not in names:
             self._shown.append(ModelRow(typed, _kind(typed)))

@@ -16,29 +16,17 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from tui_chat.chat.sanitize import sanitize
+from tui_chat.store.search import places, words_of
 from tui_chat.ui.ink import Column, Line, Part, RowPainter, columns, paint
 
 _LEAD = 2
 """Cells before the text of a row: the bar and a space."""
 
 
-def matches(text: str, wanted: str) -> list[slice]:
-    """Where `wanted` stands in `text`; upper and lower case count as equal."""
-    found: list[slice] = []
-    lowered, wanted = text.lower(), wanted.lower()
-    if not wanted or len(lowered) != len(text):  # a few letters change their length
-        return found
-    start = lowered.find(wanted)
-    while start >= 0:
-        found.append(slice(start, start + len(wanted)))
-        start = lowered.find(wanted, start + len(wanted))
-    return found
-
-
 def mark_hits(text: str, wanted: str, word: str) -> list[Part]:
-    """`text` in the style `word` (or none) with every match of `wanted` styled as a hit."""
-    found = matches(text, wanted)
-    cuts = [0, *(cut for hit in found for cut in (hit.start, hit.stop)), len(text)]
+    """`text` in the style `word` (or none), each word of `wanted` in it styled as a hit."""
+    found = places(text, words_of(wanted))
+    cuts = [0, *(edge for place in found for edge in place), len(text)]
     parts: list[Part] = []
     for index, (start, stop) in enumerate(pairwise(cuts)):
         style = "hit" if index % 2 else word
