@@ -353,6 +353,27 @@ async def test_new_chat_leaves_the_old_one_stored(make_app: MakeApp) -> None:
         assert [summary.title for summary in app.store.summaries()] == ["old chat"]
 
 
+async def test_a_chat_is_pinned_and_archived_by_command_and_both_are_taken_back(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await command(pilot, "/pin")
+        assert told(app) == "This chat is empty."
+        await ask(pilot, "hello")
+        for line, flags in (
+            ("/pin", (True, False)),
+            ("/archive", (True, True)),
+            ("/pin", (False, True)),
+            ("/archive", (False, False)),
+        ):
+            await command(pilot, line)
+            (summary,) = app.store.summaries()
+            assert (summary.pinned, summary.archived) == flags
+        assert "Back in the list." in told(app)
+
+
 async def test_delete_moves_the_chat_to_the_trash_and_undo_brings_it_back(
     make_app: MakeApp, tmp_path: Path
 ) -> None:

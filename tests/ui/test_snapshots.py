@@ -142,7 +142,7 @@ async def opened(pilot: Pilot[int]) -> None:
     """Open the only stored chat, the way a user does."""
     await settled(pilot, is_ready)
     await pilot.press("ctrl+o")
-    await settled(pilot, lambda app: isinstance(app.screen, LibraryScreen) and app.screen._loaded)
+    await settled(pilot, lambda app: isinstance(app.screen, LibraryScreen) and app.screen.is_loaded)
     await pilot.press("enter")
     await settled(pilot, lambda app: bool(app.chat.session.conversation.messages))
 
@@ -217,8 +217,13 @@ def test_a_failed_reply(make_app: MakeApp, snap_compare: Compare, tmp_path: Path
 
 @pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
 def test_the_list_of_chats(
-    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+    make_app: MakeApp,
+    snap_compare: Compare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # the folder is shown as ~/chats
     questions = ("What matters in a backup?", "Explain flock like I am five", "日本語で挨拶して 🙂")
     for number, question in enumerate(questions, start=1):
         store_chat(tmp_path, number=number, question=question)
@@ -227,7 +232,7 @@ def test_the_list_of_chats(
         await settled(pilot, is_ready)
         await pilot.press("ctrl+o")
         await settled(
-            pilot, lambda app: isinstance(app.screen, LibraryScreen) and app.screen._loaded
+            pilot, lambda app: isinstance(app.screen, LibraryScreen) and app.screen.is_loaded
         )
 
     assert snap_compare(make_app(), terminal_size=size, run_before=listed)

@@ -204,10 +204,30 @@ class Actions:
             self.app.chat.update_status()
             self.tell("Renamed.", seconds=3)
 
+    async def do_pin(self, _: str | None) -> None:
+        pinned = not self.app.open_log.conversation.pinned
+        if self._is_stored() and await self._change(lambda log_file: log_file.flag(pinned=pinned)):
+            what = "Pinned to the top of the list." if pinned else "No longer pinned."
+            self.tell(what, seconds=3)
+
+    async def do_archive(self, _: str | None) -> None:
+        archived = not self.app.open_log.conversation.archived
+        if self._is_stored() and await self._change(
+            lambda log_file: log_file.flag(archived=archived)
+        ):
+            hidden = "Archived: the list shows it when F6 is pressed there."
+            self.tell(hidden if archived else "Back in the list.")
+
+    def _is_stored(self) -> bool:
+        """Whether the open chat has a message; else a sentence says that it is empty."""
+        if self.app.chat.session.conversation.messages:
+            return True
+        self.tell("This chat is empty.")
+        return False
+
     async def do_delete(self, _: str | None) -> None:
         conversation = self.app.chat.session.conversation
-        if not conversation.messages:
-            self.tell("This chat is empty.")
+        if not self._is_stored():
             return
         old = await self.app.switch_log(self.app.new_log())
 

@@ -87,6 +87,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("quit", "Go to", "quit", ("ctrl+q",), "quit"),
     Action("leave", "Go to", "quit from an empty box, when pressed twice", ("ctrl+d",)),
     Action("rename", "Conversation", "rename this chat", (), "rename", "TITLE"),
+    Action("pin", "Conversation", "pin this chat to the top, or unpin it", (), "pin"),
+    Action("archive", "Conversation", "archive this chat, or bring it back", (), "archive"),
     Action("delete", "Conversation", "move this chat to the trash", (), "delete"),
     Action("undo", "Conversation", "bring the deleted chat back", (), "undo"),
     Action("system", "Context", "set or show the system prompt", (), "system", "[TEXT]"),

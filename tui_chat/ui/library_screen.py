@@ -135,6 +135,11 @@ class LibraryScreen(Screen[Chosen | None]):
 
     # ---- what is listed ----
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the list was read from the disk."""
+        return self._chats.is_loaded
+
     async def _load(self, chosen: str = "") -> None:
         """Read the list from the disk, and highlight the conversation `chosen`."""
         try:
