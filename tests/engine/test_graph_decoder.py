@@ -601,7 +601,9 @@ def test_the_engine_replies_by_the_captured_step_as_it_does_without() -> None:
     first, second = talk("Hello"), talk("Hello", "Good", "And then?")
 
     for messages in (first, second, first):
+        known = graph.count_cached(messages)
         text, finished, _ = run(graph, messages)
+        assert known == finished.metrics.cached_tokens
         expected, plainly, _ = run(plain, messages)
         assert (text, finished.new_ids) == (expected, plainly.new_ids)
         assert finished.finish_reason == "length"

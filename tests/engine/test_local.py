@@ -73,6 +73,37 @@ def not_a_number(logits: torch.Tensor) -> torch.Tensor:
     return logits * float("nan")
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_what_would_be_read_from_the_cache_is_known_before(kind: str) -> None:
+    engine = make_engine(kind)
+    assert engine.count_cached(QUESTION) == 0
+    _, finished, _ = run(engine, QUESTION, GREEDY)
+    answer = message("assistant", engine._tokenizer.decode(finished.new_ids))
+    talks = [
+        [*QUESTION, answer, message("user", "and then?")],
+        [*talk("Hello world, how are you?", system="be brief"), answer, message("user", "why?")],
+        talk("Hello world, how are you?"),
+    ]
+    for messages in talks:
+        known = engine.count_cached(messages)
+        _, finished, _ = run(engine, messages, GREEDY)
+        assert known == finished.metrics.cached_tokens
+
+
+def test_thinking_is_counted_as_it_is_sent() -> None:
+    template = CHATML.replace(
+        "{{ '<|im_start|>assistant\\n' }}",
+        "{{ '<|im_start|>assistant\\n' }}"
+        "{% if enable_thinking is defined and enable_thinking is false %}"
+        "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}",
+    )
+    engine = make_engine(tokenizer=byte_level_tokenizer(template))
+    for thinking in (None, True, False):
+        _, finished, _ = run(engine, QUESTION, replace(GREEDY, thinking=thinking))
+        assert engine.count_tokens(QUESTION, thinking) == finished.metrics.prompt_tokens
+    assert engine.count_tokens(QUESTION, False) > engine.count_tokens(QUESTION)
+
+
 @pytest.mark.parametrize("speculates", [False, True])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_greedy_replies_over_a_kept_cache_are_those_of_a_fresh_engine(

@@ -54,10 +54,17 @@ class Engine(Protocol):
     notes: tuple[str, ...]
     """What the user should know about this model: no chat template, a folded system role."""
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    def count_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Length of the prompt that `stream` would render `messages` to.
 
-        Safe to call from any thread, also while a reply is being generated.
+        `thinking` is that of the settings it would get. Safe to call from any thread, also while a reply is being generated.
+        """
+        ...
+
+    def count_cached(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
+        """How many tokens of that prompt need not be read again, from the cache as it is now.
+
+        Safe to call from any thread; while a reply is being generated it is a moment's figure.
         """
         ...
 

@@ -31,6 +31,10 @@ def split_tokens(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
+def _system_prompt(messages: Sequence[Message]) -> str:
+    return messages[0].content if messages and messages[0].role is Role.SYSTEM else ""
+
+
 class EchoEngine:
     """Streams the text of `path` at `rate` tokens per second; 0 is as fast as possible.
 
@@ -64,10 +68,17 @@ class EchoEngine:
         self._rate = rate
         self._lock = threading.Lock()
         self._cached_tokens = 0
+        self._system_prompt = ""
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    def count_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Words of all messages and a fixed share for a template around each."""
         return sum(map(self.count_message, messages)) + _GENERATION_PROMPT
+
+    def count_cached(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
+        """All that was read or written before, unless the system prompt is another one."""
+        if _system_prompt(messages) != self._system_prompt:
+            return 0
+        return min(self._cached_tokens, self.count_tokens(messages) - 1)
 
     def count_message(self, message: Message) -> int:
         """Words of one message and a fixed share for a template around it."""
@@ -86,7 +97,7 @@ class EchoEngine:
         started = time.perf_counter()
         limit = settings().max_new_tokens
         prompt_tokens = self.count_tokens(messages)
-        cached = min(self._cached_tokens, prompt_tokens - 1)
+        cached = self.count_cached(messages)
         tokenized = time.perf_counter()
         yield PrefillProgress(prompt_tokens, prompt_tokens)
         finish: FinishReason = "stop"
@@ -105,7 +116,7 @@ class EchoEngine:
             if count == 1:
                 first = last
             yield TextDelta(token, completion_tokens=count, decode_seconds=last - first)
-        self._cached_tokens = prompt_tokens + count
+        self._cached_tokens, self._system_prompt = prompt_tokens + count, _system_prompt(messages)
         metrics = ReplyMetrics(
             prompt_tokens=prompt_tokens,
             cached_tokens=cached,

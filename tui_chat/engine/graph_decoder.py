@@ -93,7 +93,7 @@ def eager_note(reason: str) -> str:
 class GraphDecoder:
     """Decodes with a static cache: eagerly at first, by a captured step after `prepare`.
 
-    `reuse`, `note`, `drop` and `memory_bytes` are as in `PromptCache`.
+    `reuse`, `count_shared`, `note`, `drop` and `memory_bytes` are as in `PromptCache`.
     """
 
     def __init__(
@@ -201,6 +201,13 @@ class GraphDecoder:
                 " start a new chat, or use a smaller --context."
             )
         return held
+
+    def count_shared(self, prompt_ids: Sequence[int]) -> int:
+        """How many of `prompt_ids` `reuse` would find in the cache; from any thread."""
+        held = self._held
+        if not held.is_intact:
+            return 0
+        return min(common_prefix(held.token_ids, prompt_ids), len(prompt_ids) - 1)
 
     def drop(self, loss: str = "") -> None:
         """Forget the prompt; `loss` is what the next `note` says.

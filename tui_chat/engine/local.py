@@ -86,13 +86,18 @@ class LocalEngine:
                 target=self._capture, args=(self._graph,), name="capture", daemon=True
             ).start()
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    def count_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Exact length of the prompt that `messages` render to, from any thread.
 
         Raises:
             EngineError: the chat template refuses this conversation.
         """
-        return self._tokenizer.count_tokens(messages)
+        return self._tokenizer.count_tokens(messages, thinking)
+
+    def count_cached(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
+        """How many tokens of that prompt are in the cache now; raises as `count_tokens`."""
+        ids, _ = self._as_generated(self._tokenizer.encode(messages, thinking))
+        return self._cache.count_shared(ids)
 
     def count_message(self, message: Message) -> int:
         """What one message adds to a prompt; cached."""

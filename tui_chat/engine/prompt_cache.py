@@ -46,6 +46,15 @@ class PromptCache:
         self._kept = KVCache(growing_cache(self._config))
         return self._kept
 
+    def count_shared(self, prompt_ids: Sequence[int]) -> int:
+        """How many of `prompt_ids` `reuse` would find in the cache; from any thread."""
+        kept = self._kept
+        if kept is None:
+            return 0
+        keep = max(0, min(common_prefix(kept.token_ids, prompt_ids), len(prompt_ids) - 1))
+        held = len(kept.token_ids)
+        return 0 if held > keep and held > cut_limit(kept.past_key_values)[0] else keep
+
     def drop(self, loss: str = "") -> None:
         """Forget everything and free the memory; `loss` is what the next `note` says."""
         self._kept = None
