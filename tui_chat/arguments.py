@@ -132,6 +132,18 @@ def _shared_flags() -> _Parser:
         help="upper limit for the context window in tokens",
     )
     group.add_argument(
+        "--context-budget",
+        type=_whole(64, 100_000_000),
+        metavar="N",
+        help="tokens that a prompt may have; the oldest turns beyond them are not sent",
+    )
+    group.add_argument(
+        "--reserved-tokens",
+        type=_whole(1, 1_000_000),
+        metavar="N",
+        help="room in the context window that is kept for the reply (512)",
+    )
+    group.add_argument(
         "--echo-rate",
         type=_rate,
         metavar="RATE",
@@ -300,6 +312,8 @@ def options_of(args: argparse.Namespace) -> Options:
         preset=given.get("preset"),
         seed=given.get("seed"),
         context=given.get("context"),
+        context_budget=given.get("context_budget"),
+        reserved_tokens=given.get("reserved_tokens"),
         config=given.get("config"),
         data_dir=given.get("data_dir"),
         echo_rate=given.get("echo_rate", 0.0),

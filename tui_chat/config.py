@@ -35,6 +35,8 @@ class Config:
     device: str = "auto"
     context_window: int | None = None
     """Upper limit for the context window in tokens."""
+    context_budget: int | None = None
+    """Tokens that a prompt may have; None is all that the reply does not need."""
     reserved_tokens: int = 512
     """Room in the context window that is kept free for the reply."""
     trim_incomplete: bool = False
@@ -82,6 +84,8 @@ class Options:
     seed: int | None = None
     context: int | None = None
     """Upper limit for the context window in tokens."""
+    context_budget: int | None = None
+    reserved_tokens: int | None = None
     config: Path | None = None
     """The config file instead of the user's own."""
     data_dir: Path | None = None
@@ -100,6 +104,7 @@ _CHECKS: Mapping[str, Check] = {
     "precision": settings.precision,
     "device": settings.name,
     "context_window": settings.whole(64, 100_000_000),
+    "context_budget": settings.whole(64, 100_000_000),
     "reserved_tokens": settings.whole(1, 1_000_000),
     "trim_incomplete": settings.truth,
     "mode": settings.mode,
@@ -311,6 +316,8 @@ def with_options(config: Config, options: Options) -> Config:
         "device": options.device,
         "mode": options.mode,
         "context_window": options.context,
+        "context_budget": options.context_budget,
+        "reserved_tokens": options.reserved_tokens,
         "system_prompt": options.system,
         "mouse": options.mouse,
     }

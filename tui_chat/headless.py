@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from tui_chat import files
+from tui_chat.chat.context import PromptTooLong
 from tui_chat.chat.sanitize import one_line
 from tui_chat.chat.session import TITLE_LENGTH, Session
 from tui_chat.config import LoadedConfig, Options, model_spec
@@ -93,6 +94,7 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
                 engine,
                 log,
                 reserved_tokens=config.reserved_tokens,
+                context_budget=config.context_budget,
                 trim_incomplete=config.trim_incomplete,
             )
             own = log.conversation.settings
@@ -125,17 +127,21 @@ def _answer(
     for prompt in prompts:
         events = session.reply(prompt, mode=lambda: mode, settings=settings, cancel=stop.cancel)
         # Closed at once when the reader of our output goes away, so that the reply is ended.
-        with contextlib.closing(events):
-            for event in events:
-                match event:
-                    case TextDelta(kind="content"):
-                        printer.text(event.text)
-                    case ReplyFinished():
-                        printer.finished(event, engine)
-                        if event.unsaved:
-                            complain(event.unsaved)
-                        if event.message.status == "failed":
-                            return False
+        try:
+            with contextlib.closing(events):
+                for event in events:
+                    match event:
+                        case TextDelta(kind="content"):
+                            printer.text(event.text)
+                        case ReplyFinished():
+                            printer.finished(event, engine)
+                            if event.unsaved:
+                                complain(event.unsaved)
+                            if event.message.status == "failed":
+                                return False
+        except PromptTooLong as error:
+            printer.error(str(error), engine.name)
+            return False
         if stop.exit_code:
             return True
     return True

@@ -312,6 +312,8 @@ class ContextPlan:
     context_window: int
     reserved_tokens: int
     """Room that is kept free for the reply."""
+    budget: int
+    """Tokens that the prompt may have; more only in a plan that cannot be sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def test_without_a_command_the_screen_starts_with_the_given_options(
     code = run(
         *("--model", "~/m", "--device", "cpu", "--precision", "8-bit", "--mode", "accuracy"),
         *("--max-new-tokens", "9", "--system", "Be brief.", "--seed", "3", "--context", "2048"),
+        *("--preset", "none", "--context-budget", "1024", "--reserved-tokens", "100"),
         *("--config", str(config), "--data-dir", str(tmp_path), "--echo-rate", "2.5"),
         "--no-mouse",
     )
@@ -73,6 +74,9 @@ def test_without_a_command_the_screen_starts_with_the_given_options(
             system="Be brief.",
             seed=3,
             context=2048,
+            preset="none",
+            context_budget=1024,
+            reserved_tokens=100,
             config=config,
             data_dir=tmp_path,
             echo_rate=2.5,
@@ -187,7 +191,15 @@ def test_help_names_every_shared_flag(
     out = capsys.readouterr().out
     for flag in ("model", "device", "precision", "mode", "max-new-tokens", "system", "seed"):
         assert f"--{flag}" in out
-    for flag in ("context", "config", "data-dir", "echo-rate", "preset"):
+    for flag in (
+        "context",
+        "config",
+        "data-dir",
+        "echo-rate",
+        "preset",
+        "context-budget",
+        "reserved-tokens",
+    ):
         assert f"--{flag}" in out
 
 

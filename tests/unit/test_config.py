@@ -39,11 +39,13 @@ model = "Qwen/Qwen3-0.6B"
 precision = "4-bit"
 device = "cuda:1"
 context_window = 8192
+context_budget = 4096
 reserved_tokens = 256
 trim_incomplete = true
 mode = "accuracy"
 system_prompt = '''Be
 brief.'''
+preset = "reviewer"
 theme = "foreshore"
 mouse = false
 
@@ -74,6 +76,7 @@ new = "f9, ctrl+n"
         Mode.ACCURACY,
     )
     assert config.trim_incomplete
+    assert (config.context_budget, config.preset) == (4096, "reviewer")
     assert (config.system_prompt, config.theme, config.mouse) == ("Be\nbrief.", "foreshore", False)
     assert (config.speed.temperature, config.speed.top_k, config.speed.stop_strings) == (
         0.7,

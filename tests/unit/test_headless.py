@@ -286,6 +286,19 @@ def test_greedy_wins_over_the_settings_of_a_preset(script: Path) -> None:
     assert (engine.settings[0].do_sample, engine.settings[0].repetition_penalty) == (False, 1.0)
 
 
+@pytest.mark.parametrize("flag", [("--context", "64"), ("--context-budget", "64")])
+def test_a_question_that_is_too_long_is_refused_with_the_numbers(
+    script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: tuple[str, str]
+) -> None:
+    store = ("--save", "--data-dir", str(tmp_path / "data"))
+    assert echo(script, "word " * 100, *flag, *store) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "needs 107 tokens" in err and err.count("\n") == 1
+    assert echo(script, "word " * 100, *flag, "--json") == 1
+    assert "needs 107 tokens" in json.loads(capsys.readouterr().out)["error"]
+    assert ConversationStore(tmp_path / "data").summaries() == []
+
+
 def test_problems_of_the_config_file_are_told_on_standard_error(
     script: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

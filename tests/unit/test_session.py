@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from tui_chat.chat.context import left_out
+from tui_chat.chat.context import PromptTooLong, left_out
 from tui_chat.chat.reply import ReplyCleaner
 from tui_chat.chat.session import Session, SessionError
 from tui_chat.engine.base import EngineError, PollSettings
@@ -281,21 +281,95 @@ def test_an_engine_that_ends_without_a_word_gives_a_failed_reply(tmp_path: Path)
     assert end.message.error
 
 
-def test_a_prompt_that_is_too_long_fails_with_a_sentence_and_harms_no_later_one(
-    tmp_path: Path,
+def test_a_message_that_is_too_long_is_refused_and_nothing_of_it_is_stored(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
 ) -> None:
     engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED, window=100)
-    log = MemoryLog()
     session = Session(engine, log)
+    with pytest.raises(PromptTooLong, match=r"needs 307 tokens, but only 75 .* window of 100"):
+        ask(session, "word " * 300)
+    assert (store.summaries(), log.conversation.title, engine.prompts) == ([], "", [])
     ask(session, "hello")
-    events = ask(session, "word " * 300)
-    assert len(events) == 1
-    end = finished(events)
-    assert end.message.status == "failed"
-    assert "100" in end.message.error
-    assert not end.message.content
+    with pytest.raises(PromptTooLong):
+        ask(session, "word " * 300)
     ask(session, "short again")
     assert [m.content for m in engine.prompts[-1]] == ["hello", "ok", "short again"]
+    assert [m.content for m in reopened(store, log)] == ["hello", "ok", "short again", "ok"]
+
+
+def test_an_edit_that_is_too_long_leaves_the_open_branch(tmp_path: Path) -> None:
+    session = Session(FakeEngine(tmp_path, TextDelta("ok"), STOPPED, window=100), MemoryLog())
+    ask(session, "hello")
+    before = session.conversation
+    with pytest.raises(PromptTooLong):
+        list(
+            session.edit(
+                before.messages[0].id,
+                "word " * 300,
+                mode=speed,
+                settings=settings_of,
+                cancel=threading.Event(),
+            )
+        )
+    assert session.conversation == before
+
+
+def test_a_refused_message_names_the_system_prompt_and_the_budget(tmp_path: Path) -> None:
+    log = MemoryLog(system_prompt="word " * 30)
+    session = Session(FakeEngine(tmp_path), log, context_budget=70)
+    with pytest.raises(PromptTooLong) as caught:
+        ask(session, "word " * 60)
+    assert str(caught.value) == (
+        "The message and the system prompt need 101 tokens, but the context budget is 70: "
+        "shorten it, or raise context_budget."
+    )
+
+
+def test_a_context_budget_limits_the_prompt_and_not_the_reply(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED, window=8192)
+    session = Session(engine, MemoryLog(), context_budget=64)
+    for number in range(8):
+        started = ask(session, f"question {number} " + "word " * 10)[0]
+        assert isinstance(started, ReplyStarted)
+        assert started.plan.prompt_tokens <= started.plan.budget == 64
+    assert started.plan.dropped
+    assert engine.settings[-1].max_new_tokens == SETTINGS.max_new_tokens
+    plan = session.plan("word " * 10)
+    assert plan is not None and plan.budget == 64
+
+
+def test_a_budget_beyond_the_window_leaves_the_reply_its_room(tmp_path: Path) -> None:
+    session = Session(FakeEngine(tmp_path, window=1000), MemoryLog(), context_budget=5000)
+    plan = session.plan("hi")
+    assert plan is not None
+    assert (plan.budget, plan.reserved_tokens, plan.context_window) == (750, 250, 1000)
+
+
+def test_another_system_prompt_voids_the_cache_so_that_turns_that_fit_come_back(
+    tmp_path: Path,
+) -> None:
+    log = MemoryLog(system_prompt="word " * 100)
+    session = Session(FakeEngine(tmp_path, TextDelta("ok"), STOPPED, window=250), log)
+    for number in range(8):
+        started = ask(session, f"question {number} " + "word " * 10)[0]
+    assert isinstance(started, ReplyStarted) and started.plan.dropped
+    log.set_system_prompt("")
+    plan = session.plan("next")
+    assert plan is not None and not plan.dropped
+
+
+def test_settings_that_change_in_a_reply_hold_from_the_next_token_on(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("a"), TextDelta("b"), TextDelta("c"), STOPPED)
+    chosen = [SETTINGS] * 3 + [replace(SETTINGS, temperature=0.2, seed=5)] * 9
+    session = Session(engine, MemoryLog())
+    answers = iter(chosen)
+    list(
+        session.reply("go", mode=speed, settings=lambda _: next(answers), cancel=threading.Event())
+    )
+    temperatures = [given.temperature for given in engine.settings]
+    assert temperatures == [None, None, 0.2, 0.2]
+    assert engine.settings[0] is engine.settings[1] and engine.settings[2] is engine.settings[3]
+    assert len({given.seed for given in engine.settings}) == 1
 
 
 def test_an_interrupted_reply_is_part_of_the_next_prompt(tmp_path: Path) -> None:

@@ -11,17 +11,22 @@ engine's prompt cache before every single reply."""
 
 
 class PromptTooLong(Exception):
-    """The newest message alone does not fit; `str()` is one sentence for the user."""
+    """The newest message does not fit, even alone; `str()` is one sentence for the user."""
 
     def __init__(self, plan: ContextPlan) -> None:
         self.plan = plan
+        led = any(message.role is Role.SYSTEM for message in plan.kept)
+        what = "The message and the system prompt need" if led else "The message needs"
         room = max(0, plan.context_window - plan.reserved_tokens)
-        super().__init__(
-            f"The message needs {plan.prompt_tokens:,} tokens, but only {room:,} of the context "
-            f"window of {plan.context_window:,} are free for it "
-            f"({plan.reserved_tokens:,} are kept for the reply): shorten it, or load a model "
-            f"with a larger window."
-        )
+        if plan.budget < room:
+            limit = f"the context budget is {plan.budget:,}: shorten it, or raise context_budget."
+        else:
+            limit = (
+                f"only {room:,} of the context window of {plan.context_window:,} are free for it "
+                f"({plan.reserved_tokens:,} are kept for the reply): shorten it, or load a model "
+                "with a larger window."
+            )
+        super().__init__(f"{what} {plan.prompt_tokens:,} tokens, but {limit}")
 
 
 def split_turns(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
@@ -81,19 +86,23 @@ def plan_context(
     count_message: Callable[[Message], int],
     count_tokens: Callable[[Sequence[Message]], int],
     *,
+    most: int | None = None,
     dropped_before: int = 0,
 ) -> ContextPlan:
     """Choose what of `messages` is sent.
 
     System messages and the newest turn are always kept. When the rest does not fit, whole turns
-    are dropped, oldest first, until a quarter of the budget is free.
+    are dropped, oldest first, until a quarter of the budget is free. From the same
+    `dropped_before` a larger budget never keeps fewer turns; a chat that was held over several
+    turns may, because each budget drops its blocks at other moments.
 
     Args:
         messages: the branch, oldest first.
         window: tokens that prompt and reply may have together.
-        reserved: tokens kept free for the reply; the budget is `window - reserved`.
+        reserved: tokens kept free for the reply; the budget is `window - reserved` at most.
         count_message: tokens one message adds; may be inexact, it only guides the search.
         count_tokens: exact length of the rendered prompt; it has the last word.
+        most: the budget, where it is to be smaller than that.
         dropped_before: how many turns the previous plan left out; they stay out.
 
     Raises:
@@ -101,7 +110,7 @@ def plan_context(
     """
     system = tuple(message for message in messages if message.role is Role.SYSTEM)
     turns = split_turns(messages)
-    budget = window - reserved
+    budget = window - reserved if most is None else min(most, window - reserved)
     last = max(0, len(turns) - 1)
     first = min(max(0, dropped_before), last)
 
@@ -126,6 +135,7 @@ def plan_context(
         prompt_tokens=tokens,
         context_window=window,
         reserved_tokens=reserved,
+        budget=budget,
     )
     if tokens > budget:
         raise PromptTooLong(plan)

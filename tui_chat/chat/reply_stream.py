@@ -35,7 +35,7 @@ _STATUS: dict[FinishReason, Status] = {"cancelled": "interrupted", "error": "fai
 
 
 class ReplySettings:
-    """What the engine asks before each token of one reply: the table of the mode at that moment.
+    """What the engine asks before each token of one reply: the settings of that moment.
 
     The length limit, the seed and the stop strings are those of the mode at the start.
     """
@@ -44,7 +44,7 @@ class ReplySettings:
         self._get_mode = mode
         self._settings = settings
         self.mode = mode()
-        self._current = settings(self.mode)
+        self._chosen = self._current = settings(self.mode)
         self.is_seeded = self._current.seed is not None
         self.seed = self._current.seed
         if self.seed is None:
@@ -54,17 +54,26 @@ class ReplySettings:
         self.used: list[Mode] = []
         """The modes that tokens were asked for, in order."""
 
+    @property
+    def thinking(self) -> bool | None:
+        """Whether the reply is to reason first; that is decided when the prompt is written."""
+        return self._current.thinking
+
     def __call__(self) -> GenerationSettings:
         mode = self._get_mode()
+        chosen = self._settings(mode)
         if not self.used or mode is not self.mode:
             self.mode = mode
             self.used.append(mode)
-            self._current = replace(
-                self._settings(mode),
-                max_new_tokens=self.max_new_tokens,
-                seed=self.seed,
-                stop_strings=self._stop_strings,
-            )
+        elif chosen == self._chosen:
+            return self._current
+        self._chosen = chosen
+        self._current = replace(
+            chosen,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            stop_strings=self._stop_strings,
+        )
         return self._current
 
 

@@ -47,29 +47,38 @@ class Session:
         log: ConversationLog,
         *,
         reserved_tokens: int = 512,
+        context_budget: int | None = None,
         trim_incomplete: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With `trim_incomplete` the unfinished last sentence of a reply that the length limit
-        cut is neither shown nor sent; it is stored, and a continuation has it.
+        """Args:
+        engine: the model, once it is loaded.
+        log: the conversation.
+        reserved_tokens: how much of the context window is kept free for a reply.
+        context_budget: how many tokens a prompt may have; None leaves it all that is not kept.
+        trim_incomplete: the unfinished last sentence of a reply that the length limit cut is
+            neither shown nor sent; it is stored, and a continuation has it.
+        clock: seconds.
         """
         self.engine = engine
         self.log = log
         self.reserved_tokens = reserved_tokens
+        self.context_budget = context_budget
         self._trim_incomplete = trim_incomplete
         self._clock = clock
-        self._first_kept: tuple[Engine, str] | None = None
+        self._first_kept: tuple[Engine, str, str] | None = None
+        """For which engine and system prompt turns were left out, and the first that was not."""
 
     @property
     def conversation(self) -> Conversation:
         """The conversation as it stands, the open branch."""
         return self.log.conversation
 
-    def plan(self, draft: str = "") -> ContextPlan | None:
+    def plan(self, draft: str = "", thinking: bool | None = None) -> ContextPlan | None:
         """What would be sent if `draft` were sent now, with its exact token count.
 
-        Never raises for a draft that is too long: `prompt_tokens` then exceeds the room
-        (`context_window - reserved_tokens`). None while no engine is loaded. Any thread.
+        Never raises for a draft that is too long: `prompt_tokens` then exceeds `budget`. None
+        while no engine is loaded. `thinking` is that of the settings. Any thread.
 
         Raises:
             EngineError: the prompt cannot be rendered.
@@ -82,7 +91,7 @@ class Session:
             # A prompt that ends with a reply would be one that continues it.
             messages += (_user_message(draft, _last_id(messages)),)
         try:
-            return self._plan(engine, messages)
+            return self._plan(engine, messages, thinking)
         except PromptTooLong as error:
             return error.plan
 
@@ -96,12 +105,11 @@ class Session:
         and its stop strings are those of the mode at its start.
 
         Yields `ReplyStarted`, `PrefillProgress`, `TextDelta` at most ten times a second, then
-        exactly one `ReplyFinished`. A prompt that does not fit yields `ReplyFinished` alone,
-        with status "failed" and the sentence in `message.error`. A dropped iterator ends the
-        reply as interrupted.
+        exactly one `ReplyFinished`. A dropped iterator ends the reply as interrupted.
 
         Raises:
             SessionError: at the call, when no engine is loaded.
+            PromptTooLong: at the first step, when the message does not fit; nothing is stored.
         """
         engine = self._loaded()
         earlier = self.conversation.messages
@@ -251,7 +259,9 @@ class Session:
                 return at
         raise SessionError("This message is not on the branch that is open.")
 
-    def _plan(self, engine: Engine, messages: Sequence[Message]) -> ContextPlan:
+    def _plan(
+        self, engine: Engine, messages: Sequence[Message], thinking: bool | None
+    ) -> ContextPlan:
         system = self.conversation.system_prompt
         branch = sendable(messages)
         if system.strip():
@@ -259,20 +269,23 @@ class Session:
         turns = split_turns(branch)
         window = engine.context_window
         reserved = min(self.reserved_tokens, window // 4)
-        if not turns:
-            tokens = sum(map(engine.count_message, branch))
-            return ContextPlan(branch, (), tokens, window, reserved)
+        first = self._first_kept[2] if self._first_kept else ""
         dropped_before = 0
-        # Another model has another window and an empty prompt cache: it plans anew.
-        if self._first_kept and self._first_kept[0] is engine:
-            first = self._first_kept[1]
+        # Another model or another system prompt has an empty prompt cache: it plans anew.
+        if self._first_kept and self._first_kept[:2] == (engine, system):
             dropped_before = next((n for n, turn in enumerate(turns) if turn[0].id == first), 0)
+
+        def count_tokens(kept: Sequence[Message]) -> int:
+            return engine.count_tokens(kept, thinking)
+
         return plan_context(
             branch,
             window,
             reserved,
             engine.count_message,
-            engine.count_tokens,
+            # Templates want a question; without one there is a system prompt at most.
+            count_tokens if turns else lambda kept: sum(map(engine.count_message, kept)),
+            most=self.context_budget,
             dropped_before=dropped_before,
         )
 
@@ -285,6 +298,11 @@ class Session:
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         untitled = not self.conversation.title
+        plan: ContextPlan | EngineError
+        try:
+            plan = self._plan(engine, (*earlier, user), settings.thinking)
+        except EngineError as error:
+            plan = error
         try:
             self.log.append(user)
             if untitled:
@@ -292,7 +310,7 @@ class Session:
         except StoreError as error:
             # The log keeps the record and writes it again with the reply, which reports.
             logger.warning("%s", error)
-        yield from self._generate(engine, (*earlier, user), settings, cancel)
+        yield from self._generate(engine, (*earlier, user), settings, cancel, plan)
 
     def _generate(
         self,
@@ -300,6 +318,7 @@ class Session:
         messages: Sequence[Message],
         settings: ReplySettings,
         cancel: threading.Event,
+        plan: ContextPlan | EngineError | None = None,
     ) -> Generator[ReplyEvent, None, None]:
         reply = Message(
             id=_new_id(),
@@ -315,9 +334,12 @@ class Session:
         )
         stream = self._stream(reply, settings)
         try:
-            plan = self._plan(engine, messages)
+            plan = plan or self._plan(engine, messages, settings.thinking)
         except (PromptTooLong, EngineError) as error:
             yield stream.failed(str(error))
+            return
+        if isinstance(plan, EngineError):
+            yield stream.failed(str(plan))
             return
         yield from self._run(engine, plan, stream, settings, cancel)
 
@@ -344,7 +366,7 @@ class Session:
             continuations=cut.continuations + 1,
         )
         try:
-            plan = self._plan(engine, (*messages[:-1], whole))
+            plan = self._plan(engine, (*messages[:-1], whole), settings.thinking)
         except PromptTooLong as error:
             plan = error.plan
         except EngineError as error:
@@ -379,7 +401,9 @@ class Session:
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         first = next((m for m in plan.kept if m.role is not Role.SYSTEM), None)
-        self._first_kept = (engine, first.id) if first and plan.dropped else None
+        dropped = first is not None and plan.dropped
+        system = self.conversation.system_prompt
+        self._first_kept = (engine, system, first.id) if first and dropped else None
         room = max(1, plan.context_window - plan.prompt_tokens)
         settings.max_new_tokens = min(settings.max_new_tokens, room)
         with stream:

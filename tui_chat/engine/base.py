@@ -57,7 +57,8 @@ class Engine(Protocol):
     def count_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Length of the prompt that `stream` would render `messages` to.
 
-        `thinking` is that of the settings it would get. Safe to call from any thread, also while a reply is being generated.
+        `thinking` is that of the settings it would get. Safe to call from any thread, also while
+        a reply is being generated.
         """
         ...
 

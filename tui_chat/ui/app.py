@@ -178,6 +178,7 @@ class TuiChat(App[int], inherit_bindings=False):
             self.engine,
             conversation_log,
             reserved_tokens=config.reserved_tokens,
+            context_budget=config.context_budget,
             trim_incomplete=config.trim_incomplete,
         )
 
