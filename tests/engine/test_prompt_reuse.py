@@ -173,6 +173,43 @@ def test_ids_are_those_of_the_whole_text_encoded_at_once(
     assert list(ours.encode(prompt).token_ids) == ours._encoder._encode(whole)
 
 
+@EVERY
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_a_draft_is_counted_exactly_at_every_key_press(
+    key: tuple[str, str], data: st.DataObject
+) -> None:
+    ours = OURS[key]
+    history = converse(data, CLEAN | HOSTILE, 4)[-1][:-1]
+    text = data.draw(CLEAN | HOSTILE)
+    for end in range(len(text) + 1):
+        prompt = (*history, message("user", text[:end]))
+
+        whole = ours._template.prompt([ours._said(m) for m in prompt])
+
+        assert ours.count_tokens(prompt) == len(ours._encoder._encode(whole))
+
+
+def test_a_key_press_encodes_the_draft_alone_and_forgets_no_prompt() -> None:
+    ours = ChatTokenizer(build("byte-level", "chatml"))
+    history = talk(*(f"message {n}" for n in range(30)))
+    ours.encode([*history, message("user", "")])
+    kept = tuple(ours._prompts)
+    encoded: list[str] = []
+    encode = ours._encoder._encode
+
+    def count_what_is_encoded(text: str) -> list[int]:
+        encoded.append(text)
+        return encode(text)
+
+    ours._encoder._encode = count_what_is_encoded  # type: ignore[method-assign]
+    for end in range(1, 20):
+        ours.count_tokens([*history, message("user", "a draft that is typed"[:end])])
+
+    assert len(encoded) == 19 and all("message" not in text for text in encoded)
+    assert tuple(ours._prompts) == kept
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_markers_that_are_no_tokens_are_encoded_with_what_is_around_them(family: str) -> None:
     hf = build(family, "llama3", as_tokens=False)

@@ -171,6 +171,9 @@ class ChatTokenizer:
         """Exact length of the prompt of `messages`; takes and raises what `encode` does."""
         if len(messages) > 1 and messages[-1].role is Role.ASSISTANT:
             return len(self._continued(messages[:-1], messages[-1], thinking)[0])
+        grown = self._count_retyped(messages, thinking)
+        if grown is not None:
+            return grown
         written = self._written(messages, thinking)
         encoded = self._encoded(written) if written else None
         if encoded is not None:
@@ -302,6 +305,42 @@ class ChatTokenizer:
             if most >= len(messages) - 2:
                 break
         return best, most
+
+    def _count_retyped(self, messages: Sequence[Message], thinking: bool | None) -> int | None:
+        """The count of a remembered prompt with another last question, else None.
+
+        A draft is counted at every key press: only its own turn is written and encoded here, and
+        the prompt is not remembered.
+        """
+        said = tuple(messages[:-1])
+        lead = 1 if said and said[0].role is Role.SYSTEM else 0
+        if len(said) < lead + 2 or messages[-1].role is not _USER or self._template.reads_clock:
+            return None
+        for written in reversed(tuple(self._prompts)):
+            at = len(written.turns) - 2
+            encoded = written.encoded
+            if (
+                encoded is not None
+                and len(encoded.parts) > at
+                and written.thinking is thinking
+                and written.messages[:-1] == said
+            ):
+                break
+        else:
+            return None
+        system = bool(lead) and not self._template.folds_system
+        try:
+            turn = self._later(messages[-1], system, thinking)
+        except TemplateError:
+            return None
+        end = encoded.parts[at].end
+        part = turn.parts.get(end) or self._part(turn, end)
+        ending = part and (
+            written.ending.parts.get(part.end) or self._part(written.ending, part.end)
+        )
+        if part is None or ending is None:
+            return None
+        return encoded.lengths[at] + len(part.ids) + len(ending.ids)
 
     def _head(self, messages: Sequence[Message], thinking: bool | None) -> _Turn:
         key = ("head", *map(_key, messages), thinking)
