@@ -38,7 +38,7 @@ from tui_chat.types import (
 from tui_chat.ui import welcome
 from tui_chat.ui.commands import Action
 from tui_chat.ui.engine_thread import EngineThread
-from tui_chat.ui.events import PromptCounted, ReplyCrashed, SessionEvent
+from tui_chat.ui.events import MessageRefused, PromptCounted, ReplyCrashed, SessionEvent
 from tui_chat.ui.ink import InkText, Line, OneLine
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
@@ -304,8 +304,7 @@ class ChatScreen(Screen[None]):
         if text.startswith("/") and "\n" not in text.strip():
             await self.app.run_action(f"app.slash({text.strip()!r})")
             return
-        if welcome_parts := self.query(".welcome"):
-            await welcome_parts.remove()
+        await self.query(".welcome, .refused").remove()
         waiting = self.busy or self.engine is None
         view = await self.transcript.add_user("", text, waiting=waiting)
         if waiting:
@@ -329,6 +328,7 @@ class ChatScreen(Screen[None]):
 
     def _start(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
+        from tui_chat.chat.context import PromptTooLong
         from tui_chat.chat.session import SessionError
 
         session = self.session
@@ -345,6 +345,8 @@ class ChatScreen(Screen[None]):
                 with contextlib.closing(reply) as events:  # type: ignore[type-var]
                     for event in events:
                         self.post_message(SessionEvent(session, event))
+            except PromptTooLong as error:
+                self.post_message(MessageRefused(session, str(error)))
             except SessionError as error:
                 self.post_message(ReplyCrashed(session, str(error)))
             except Exception as error:
@@ -397,6 +399,18 @@ class ChatScreen(Screen[None]):
             again: Line = (("k", self.key("regenerate")), ("m", " try again"))
             await self.transcript.add_failure(message.sentence, again)
             await self._end_reply()
+
+    @on(MessageRefused)
+    async def _message_refused(self, message: MessageRefused) -> None:
+        """Put the text of a message that is too long back into the box, before what is there."""
+        if message.session is not self.session:
+            return
+        asked = self._painter.asked if self._painter is not None else None
+        if asked is not None:
+            await asked.remove()
+            self.box.put_before(asked.text)
+        await self.transcript.add_failure(message.sentence, classes="refused")
+        await self._end_reply()
 
     async def _end_reply(self) -> None:
         self.busy, self._cancel, self._painter = False, None, None

@@ -29,6 +29,15 @@ class ReplyCrashed(UIMessage):
         self.sentence = sentence
 
 
+class MessageRefused(UIMessage):
+    """A message is too long to be sent; nothing of it is stored."""
+
+    def __init__(self, session: "Session", sentence: str) -> None:
+        super().__init__()
+        self.session = session
+        self.sentence = sentence
+
+
 class ModelLoading(UIMessage):
     """How far the loading of the model has come."""
 

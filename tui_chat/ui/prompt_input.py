@@ -94,6 +94,11 @@ class PromptInput(TextArea):
         self.load_text(text)
         self.move_cursor(self.document.end)
 
+    def put_before(self, text: str) -> None:
+        """Put `text` before what is in the box, on lines of its own."""
+        self._position = None
+        self.set_text(f"{text}\n{self.text}" if self.text.strip() else text)
+
     async def _on_key(self, event: events.Key) -> None:
         # All keys pass through here in the order they were typed. As priority bindings they would
         # overtake the letters before them, and Enter would send half of what was typed fast.

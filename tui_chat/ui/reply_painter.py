@@ -36,7 +36,7 @@ class ReplyPainter:
         """`asked` is the view of the prompt, which gets its id once it is stored."""
         self._transcript = transcript
         self._activity = activity
-        self._asked = asked
+        self.asked = asked
         self._key = key
         self._view: AssistantTurn | None = None
         self._delta: TextDelta | None = None
@@ -45,8 +45,8 @@ class ReplyPainter:
 
     async def started(self, event: ReplyStarted, conversation: Conversation) -> None:
         """The prompt is stored and planned: dim what is dropped, open the reply."""
-        if self._asked is not None and event.plan.kept:
-            self._asked.message_id = event.plan.kept[-1].id
+        if self.asked is not None and event.plan.kept:
+            self.asked.message_id = event.plan.kept[-1].id
         self._transcript.set_messages(conversation.messages)
         await self._transcript.show_plan(event.plan)
         self._view = await self._transcript.open_reply(event.message_id)

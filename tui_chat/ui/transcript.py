@@ -107,14 +107,16 @@ class Transcript(VerticalScroll, can_focus=False):
         """Show one muted paragraph of news at the end."""
         await self._page.mount(InkText(line, classes=f"notice {classes}"))
 
-    async def add_failure(self, sentence: str, *ways_out: Line, log: str = "") -> None:
+    async def add_failure(
+        self, sentence: str, *ways_out: Line, log: str = "", classes: str = ""
+    ) -> None:
         """Show a failure at the end: one sentence, ways out, where the details are."""
         parts: list[Part] = [("err", f"× {sentence}")]
         for way in ways_out:
             parts += ["\n", *way]
         if log:
             parts.append(("m", f"\nDetails in {log}"))
-        await self._page.mount(InkText(parts, classes="failure"))
+        await self._page.mount(InkText(parts, classes=f"failure {classes}"))
 
     def set_messages(self, messages: tuple[Message, ...]) -> None:
         """Tell what the conversation holds now; what is shown is not changed."""
