@@ -14,7 +14,7 @@ from tui_chat.output import UsageError, complain, write
 from tui_chat.store.conversations import ConversationStore, StoreError
 from tui_chat.store.exchange import FORMATS, export, json_object, to_json
 from tui_chat.store.foreign import ImportFault, read_conversations
-from tui_chat.store.records import MessageTree
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import ConversationSummary, SearchHit
 
 

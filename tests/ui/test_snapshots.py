@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 
 from tui_chat.config import Config
 from tui_chat.store.log import ConversationLog
-from tui_chat.store.records import MessageTree
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
     Conversation,
     FinishReason,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
-from tui_chat.store.records import MessageTree
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import Conversation, Message, Role
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

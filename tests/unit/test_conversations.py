@@ -22,7 +22,7 @@ from tui_chat.store.conversations import (
     MemoryLog,
     StoreError,
 )
-from tui_chat.store.records import MessageTree
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import ChatSettings, Message, Mode, Precision, ReplyMetrics, Role
 
 SYNC = "fdatasync" if hasattr(os, "fdatasync") else "fsync"  # macOS has only the latter

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tui_chat.store.conversations import ConversationStore, StoreError
 from tui_chat.store.exchange import FORMATS, export
 from tui_chat.store.foreign import Imported, ImportFault, read_conversations
-from tui_chat.store.records import MessageTree, message_record
+from tui_chat.store.records import message_record
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import Conversation, Message, Role
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -10,7 +10,8 @@ import pytest
 
 from tui_chat.store import records
 from tui_chat.store.conversations import ConversationLog, ConversationStore, StoreError
-from tui_chat.store.records import MessageTree, decode
+from tui_chat.store.records import decode
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import ChatSettings, Conversation, Message, Mode, Precision, ReplyMetrics, Role
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,8 @@ from tui_chat.bench.harness import BenchError, Report, Row, Setup, compare, inte
 from tui_chat.bench.terminal import tui_chat_command
 from tui_chat.bench.texts import Writer
 from tui_chat.store.conversations import ConversationStore
-from tui_chat.store.records import MessageTree, encode, message_record
+from tui_chat.store.records import encode, message_record
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import Conversation
 
 RUNS = 9

@@ -25,8 +25,9 @@ from tui_chat.store.log import (
     new_id,
     reason_of,
 )
-from tui_chat.store.records import MessageTree, encode
+from tui_chat.store.records import encode
 from tui_chat.store.summaries import created_at_of, is_conversation_id, last_messages
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
     NO_SETTINGS,
     ChatHits,

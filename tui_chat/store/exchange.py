@@ -4,11 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tui_chat.store.records import (
-    MessageTree,
-    header_record,
-    message_record,
-)
+from tui_chat.store.records import header_record, message_record
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import Role
 
 FORMATS = {"markdown": ".md", "json": ".json", "openai": ".jsonl", "sharegpt": ".json"}

@@ -13,15 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tui_chat.store.exchange import OURS
-from tui_chat.store.records import (
-    VERSION,
-    DamagedRecord,
-    MessageTree,
-    decode,
-    lines,
-    message_record,
-    timestamp,
-)
+from tui_chat.store.records import VERSION, DamagedRecord, decode, lines, message_record, timestamp
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import Conversation, Message, Role
 
 _ROLES = {

@@ -27,9 +27,9 @@ from tui_chat.store.hits import (
     packed,
     search_hits,
 )
-from tui_chat.store.records import MessageTree
 from tui_chat.store.search import fold, words_of
 from tui_chat.store.summaries import created_at_of, is_conversation_id, summarize, summary_of
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
     ChatHits,
     Conversation,

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tui_chat.files import AppendLog, make_private_dir
 from tui_chat.store.records import (
-    MessageTree,
     Record,
     encode,
     header_record,
@@ -20,6 +19,7 @@ from tui_chat.store.records import (
     settings_record,
     title_record,
 )
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import NO_SETTINGS, ChatSettings, Conversation, Message, TitleSource
 
 _logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The records of a conversation file and the tree of messages they add up to."""
+"""The records of a conversation file: how they are written, and what each of them says."""
 
 import json
 import re
@@ -183,234 +183,91 @@ def timestamp(value: object) -> datetime:
         return _EPOCH
 
 
-class MessageTree:
-    """All messages of one conversation and the branch that is open.
+def version_of(record: Record) -> int:
+    """The version of the format that a meta record tells.
 
-    The only place that knows what a record means: memory and file go through `apply` alike.
-    A parent stands before its children, so that no file can hold a cycle.
+    Raises:
+        DamagedRecord: it tells none.
     """
+    version = record.get("v")
+    if not isinstance(version, int):
+        raise DamagedRecord
+    return version
 
-    def __init__(self, header: Conversation) -> None:
-        """`header` gives id and defaults; a meta record overrides everything but the id."""
-        self.header = header
-        self.messages: dict[str, Message] = {}
-        """In the order of the file."""
-        self.head: str | None = None
-        self.has_header = False
-        self.is_newer = False
-        """Whether a version that we do not know wrote the file."""
-        self.damaged = 0
-        self._children: dict[str | None, list[str]] = {}
-        self._selected: dict[str, int] = {}
-        """The messages that became the head again later, in the order in which they did, each
-        with the number of messages that there were then."""
-        self._running: set[str] = set()
-        self._adopted: dict[str, str | None] = {}
-        self._branch: tuple[Message, ...] | None = None
 
-    @property
-    def conversation(self) -> Conversation:
-        """The header with the messages of the open branch, root to head."""
-        branch = self._branch
-        if branch is None:
-            branch = self._branch = tuple(reversed(list(self._path(self.head))))
-        return replace(self.header, messages=branch)
+def header_from_record(record: Record, conversation_id: str) -> Conversation:
+    """The header of a meta record; the id is not in it."""
+    return Conversation(
+        id=conversation_id,
+        created_at=timestamp(record.get("created_at")),
+        title=_text(record, "title"),
+        model=_text(record, "model"),
+        tokenizer_id=_text(record, "tokenizer_id"),
+        system_prompt=_text(record, "system_prompt"),
+        title_by=_choice(_TITLE_SOURCES, record.get("title_by")) or "user",
+        pinned=_truth(record, "pinned"),
+        archived=_truth(record, "archived"),
+        settings=from_plain(record.get("settings")),
+    )
 
-    def siblings(self, message_id: str) -> tuple[Message, ...]:
-        """All messages with the parent of this one, oldest first. `KeyError` if unknown."""
-        children = self._children[self.messages[message_id].parent_id]
-        return tuple(self.messages[child] for child in children)
 
-    def end_of_branch(self, message_id: str) -> str:
-        """Where the branch through this message ended when it was last open.
+def header_with(header: Conversation, record: Record) -> Conversation:
+    """`header` with what a title, flags, system or settings record says.
 
-        Raises:
-            KeyError: there is no such message.
-        """
-        branch = {self.messages[message_id].id}
-        left = [message_id]
-        while left:
-            children = self._children.get(left.pop(), ())
-            branch.update(children)
-            left += children
-        numbers = ((n, id_) for n, id_ in enumerate(self.messages, start=1) if id_ in branch)
-        number, newest = max(numbers)
-        selected = next((id_ for id_ in reversed(self._selected) if id_ in branch), newest)
-        return selected if self._selected.get(selected, 0) >= number else newest
+    Raises:
+        DamagedRecord: the record lacks what its kind must have.
+    """
+    match record["t"]:
+        case "title":
+            by = _choice(_TITLE_SOURCES, record.get("by")) or "user"
+            return replace(header, title=required_text(record, "title"), title_by=by)
+        case "flags":
+            pinned, archived = _truth(record, "pinned"), _truth(record, "archived")
+            return replace(header, pinned=pinned, archived=archived)
+        case "system":
+            return replace(header, system_prompt=required_text(record, "system_prompt"))
+        case _:
+            if not isinstance(values := record.get("settings"), dict):
+                raise DamagedRecord
+            return replace(header, settings=from_plain(values))
 
-    def load(self, data: bytes) -> None:
-        """Apply all lines of a file, skipping and counting what is damaged."""
-        for line in lines(data):
-            try:
-                self.apply(decode(line))
-            except DamagedRecord:
-                self.damaged += 1
 
-    def apply(self, record: Record) -> None:
-        """Take over one record; kinds and fields that are not known are passed over.
+def part_record(message: Message, content: str, reasoning: str) -> Record | None:
+    """What to store so that a running reply has this text; None when it has it already."""
+    record: Record = {"t": "part", "id": message.id}
+    for name, old, new in (
+        ("content", message.content, content),
+        ("reasoning", message.reasoning, reasoning),
+    ):
+        kept = len(old)
+        if not new.startswith(old):  # cleaning took back the end of what was shown
+            kept = _common_prefix(old, new)
+            record[f"{name}_kept"] = kept
+        if new[kept:]:
+            record[name] = new[kept:]
+    return record if len(record) > 2 else None
 
-        Raises:
-            DamagedRecord: a known kind lacks what it must have; nothing has changed.
-        """
-        match record["t"]:
-            case "meta":
-                self._apply_meta(record)
-            case "begin":
-                message = replace(message_from_record(record), status="interrupted")
-                self._running.add(message.id)
-                self._add(message, replaces=True)
-            case "part":
-                self._apply_part(record)
-            case "msg" | "end":
-                message = message_from_record(record)
-                ends = record["t"] == "end" or message.id in self._running
-                self._running.discard(message.id)
-                self._add(message, replaces=ends)
-            case "title":
-                by = _choice(_TITLE_SOURCES, record.get("by")) or "user"
-                title = _required_text(record, "title")
-                self.header = replace(self.header, title=title, title_by=by)
-            case "flags":
-                pinned, archived = _truth(record, "pinned"), _truth(record, "archived")
-                self.header = replace(self.header, pinned=pinned, archived=archived)
-            case "system":
-                prompt = _required_text(record, "system_prompt")
-                self.header = replace(self.header, system_prompt=prompt)
-            case "settings":
-                if not isinstance(values := record.get("settings"), dict):
-                    raise DamagedRecord
-                self.header = replace(self.header, settings=from_plain(values))
-            case "head":
-                message_id = _required_text(record, "id")
-                if message_id not in self.messages:
-                    raise DamagedRecord
-                self._set_head(message_id)
-            case "exclude":
-                self._apply_exclude(record)
 
-    def records(self) -> Iterator[Record]:
-        """Records that read back as this tree."""
-        yield header_record(self.header)
-        heads: dict[int, list[str]] = {}
-        for message_id, number in self._selected.items():
-            heads.setdefault(number, []).append(message_id)
-        for number, message in enumerate(self.messages.values(), start=1):
-            yield message_record("begin" if message.id in self._running else "msg", message)
-            for message_id in heads.get(number, ()):
-                yield {"t": "head", "id": message_id}
-        if self.head is not None:
-            yield {"t": "head", "id": self.head}
+def with_part(message: Message, record: Record) -> Message:
+    """A running reply with what a part record adds."""
+    return replace(
+        message,
+        content=_extended(message.content, record, "content"),
+        reasoning=_extended(message.reasoning, record, "reasoning"),
+        status="interrupted",
+    )
 
-    def part_record(self, message_id: str, content: str, reasoning: str) -> Record | None:
-        """What to store so that a running reply has this text; None when it has it already.
 
-        Raises:
-            KeyError: there is no such message.
-        """
-        known = self.messages[message_id]
-        record: Record = {"t": "part", "id": message_id}
-        for name, old, new in (
-            ("content", known.content, content),
-            ("reasoning", known.reasoning, reasoning),
-        ):
-            kept = len(old)
-            if not new.startswith(old):  # cleaning took back the end of what was shown
-                kept = _common_prefix(old, new)
-                record[f"{name}_kept"] = kept
-            if new[kept:]:
-                record[name] = new[kept:]
-        return record if len(record) > 2 else None
+def required_text(record: Record, name: str) -> str:
+    """The text of a field that must be there.
 
-    def _apply_meta(self, record: Record) -> None:
-        version = record.get("v")
-        if not isinstance(version, int):
-            raise DamagedRecord
-        self.is_newer = self.is_newer or version > VERSION
-        if self.has_header:
-            return
-        self.has_header = True
-        self.header = Conversation(
-            id=self.header.id,
-            created_at=timestamp(record.get("created_at")),
-            title=_text(record, "title"),
-            model=_text(record, "model"),
-            tokenizer_id=_text(record, "tokenizer_id"),
-            system_prompt=_text(record, "system_prompt"),
-            title_by=_choice(_TITLE_SOURCES, record.get("title_by")) or "user",
-            pinned=_truth(record, "pinned"),
-            archived=_truth(record, "archived"),
-            settings=from_plain(record.get("settings")),
-        )
-
-    def _apply_part(self, record: Record) -> None:
-        message_id = record.get("id")
-        if not isinstance(message_id, str) or not message_id:
-            raise DamagedRecord
-        known = self.messages.get(message_id)
-        if known is None:  # the begin is lost; the text is not
-            known = Message(message_id, Role.ASSISTANT, "", self.header.created_at, self.head)
-            self._running.add(message_id)
-        elif message_id not in self._running:
-            return
-        message = replace(
-            known,
-            content=_extended(known.content, record, "content"),
-            reasoning=_extended(known.reasoning, record, "reasoning"),
-            status="interrupted",
-        )
-        self._add(message, replaces=True)
-
-    def _apply_exclude(self, record: Record) -> None:
-        known = self.messages.get(_required_text(record, "id"))
-        excluded = record.get("excluded")
-        if known is None or not isinstance(excluded, bool):
-            raise DamagedRecord
-        self.messages[known.id] = replace(known, excluded=excluded)
-        self._branch = None
-
-    def _add(self, message: Message, *, replaces: bool = False) -> None:
-        known = self.messages.get(message.id)
-        if known is not None and replaces:
-            message = replace(message, parent_id=known.parent_id, excluded=known.excluded)
-        else:
-            parent = self._parent_of(message)
-            if parent != message.parent_id:
-                message = replace(message, parent_id=parent)
-            if known is not None and known == replace(message, excluded=known.excluded):
-                return  # written again after a disk fault
-            if known is not None:  # two files joined by hand: show both
-                message = replace(message, id=self._free_id(message.id))
-        is_new = message.id not in self.messages
-        if is_new:
-            self._children.setdefault(message.parent_id, []).append(message.id)
-        self.messages[message.id] = message
-        self._set_head(message.id, is_new=is_new)
-
-    def _parent_of(self, message: Message) -> str | None:
-        parent = message.parent_id
-        if parent is None or (parent in self.messages and parent != message.id):
-            return parent
-        # The parent was damaged: follow the message before it, and its other children likewise.
-        return self._adopted.setdefault(parent, next(reversed(self.messages), None))
-
-    def _free_id(self, message_id: str) -> str:
-        number = 2
-        while f"{message_id}-{number}" in self.messages:
-            number += 1
-        return f"{message_id}-{number}"
-
-    def _set_head(self, message_id: str, *, is_new: bool = False) -> None:
-        if message_id != self.head and not is_new:
-            self._selected.pop(message_id, None)
-            self._selected[message_id] = len(self.messages)
-        self.head = message_id
-        self._branch = None
-
-    def _path(self, message_id: str | None) -> Iterator[Message]:
-        while message_id is not None:
-            message = self.messages[message_id]
-            yield message
-            message_id = message.parent_id
+    Raises:
+        DamagedRecord: it is not.
+    """
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise DamagedRecord
+    return value
 
 
 def _common_prefix(old: str, new: str) -> int:
@@ -430,13 +287,6 @@ def _text(record: Record, name: str) -> str:
 
 def _truth(record: Record, name: str) -> bool:
     return record.get(name) is True
-
-
-def _required_text(record: Record, name: str) -> str:
-    value = record.get(name)
-    if not isinstance(value, str):
-        raise DamagedRecord
-    return value
 
 
 def _whole(value: object) -> int | None:

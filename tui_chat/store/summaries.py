@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tui_chat.files import open_regular_file
-from tui_chat.store.records import DamagedRecord, MessageTree, Record, decode
+from tui_chat.store.records import DamagedRecord, Record, decode
+from tui_chat.store.tree import MessageTree
 from tui_chat.types import Conversation, ConversationSummary, Message, Role
 
 _CHUNK = 1 << 20
