@@ -1,6 +1,6 @@
 from conftest import MakeApp  # type: ignore[import-not-found]
 from test_chat_flow import ask, command, ready, shown, told, type_text, until
-from textual.events import Key
+from textual.events import Key, Paste
 
 from tui_chat.config import Config
 from tui_chat.ui.commands import ACTIONS
@@ -31,6 +31,16 @@ async def test_keys_that_arrive_at_once_act_in_the_order_they_were_typed(
         await until(pilot, lambda: len(app.store.summaries()) == 1)
         assert app.store.summaries()[0].title == "fast"
         assert app.chat.box.text == ""
+
+
+async def test_what_is_pasted_stands_in_the_box_once(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        app.post_message(Paste("one\ntwo"))
+        app.post_message(Key("x", "x"))
+        await until(pilot, lambda: app.chat.box.text.endswith("x"))
+        assert app.chat.box.text == "one\ntwox"
 
 
 async def test_up_recalls_earlier_prompts_and_down_returns_to_the_draft(

@@ -141,5 +141,4 @@ class PromptInput(TextArea):
             event.prevent_default()
             self.post_message(self.PasteRefused())
             return
-        self._position = None
-        await super()._on_paste(event)
+        self._position = None  # Textual calls the text area's own handler next
