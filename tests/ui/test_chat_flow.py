@@ -16,8 +16,7 @@ from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import EngineEvent, GenerationFinished, GenerationSettings, Mode, Role
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import InkText, OneLine
-from tui_chat.ui.markdown_blocks import Reply
-from tui_chat.ui.message_view import AssistantTurn
+from tui_chat.ui.message_view import AssistantTurn, Reply
 from tui_chat.ui.user_turn import UserTurn
 
 
@@ -252,7 +251,7 @@ async def test_a_reply_that_was_cut_grows_in_place_when_it_is_continued(
         (view,) = app.screen.query(AssistantTurn)
         assert view.message_id == cut.id
         assert app.screen.query_one(Reply).source == REPLY.rstrip()
-        assert len(app.screen.query("MarkdownTable")) == len(app.screen.query("Fence")) == 1
+        assert shown(app).count("restic") == shown(app).count("/copy 1") == 1
         assert "in 2 parts" in shown(app) and "cut at" not in shown(app)
         assert len(app.chat.session.conversation.messages) == 2
 
@@ -272,7 +271,7 @@ async def test_a_stored_reply_that_was_cut_in_a_code_block_is_continued_in_the_b
         await command(pilot, "/continue")
         await until(pilot, lambda: "Done." in shown(app) and not app.chat.busy)
         assert app.screen.query_one(Reply).source == script
-        assert len(app.screen.query("Fence")) == 1
+        assert shown(app).count("/copy") == shown(app).count("one = 1") == 1
 
 
 async def test_an_unfinished_sentence_that_is_held_back_comes_with_the_continuation(
@@ -507,10 +506,11 @@ async def test_a_code_block_that_arrives_in_pieces_gets_its_language(make_app: M
         await ready(pilot)
         view = await app.chat.transcript.open_reply("id")
         view.feed("```")
-        await until(pilot, lambda: bool(app.screen.query(".fence-head")))
+        await until(pilot, lambda: "/copy 1" in shown(app))
         view.feed("python\nprint(1)\n```\n")
-        head = app.screen.query_one(".fence-head", OneLine)
-        await until(pilot, lambda: "python" in str(head.render()))
+        await until(pilot, lambda: "print(1)" in shown(app))
+        head = next(row for row in shown(app).splitlines() if "/copy 1" in row)
+        assert head.split() == ["python", "/copy", "1"]
 
 
 async def test_a_click_on_a_link_copies_it_and_opens_nothing(make_app: MakeApp) -> None:
@@ -520,14 +520,7 @@ async def test_a_click_on_a_link_copies_it_and_opens_nothing(make_app: MakeApp) 
     async with app.run_test(size=(100, 40)) as pilot:
         await ready(pilot)
         await ask(pilot, "link")
-        await (
-            app.screen.query_one(Reply)
-            .query("MarkdownParagraph")
-            .first()
-            .action_link(  # type: ignore[attr-defined]
-                "https://evil.example/x"
-            )
-        )
+        await pilot.click(Reply, offset=(1, 0))
         await until(pilot, lambda: "https://evil.example/x" in told(app))
         assert opened == []
 

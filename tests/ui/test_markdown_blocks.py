@@ -6,8 +6,7 @@ from test_chat_flow import ask, ready, shown, until
 from textual.pilot import Pilot
 
 from tui_chat.ui.app import TuiChat
-from tui_chat.ui.markdown_blocks import Fence, Reply
-from tui_chat.ui.status_bar import OneLine
+from tui_chat.ui.message_view import Reply
 
 NESTED = """\
 # Title
@@ -83,7 +82,7 @@ async def test_a_streamed_reply_looks_like_the_stored_one(make_app: MakeApp) -> 
         await answered(pilot)
         streamed = rows(app)
         reply = app.screen.query_one(Reply)
-        await reply.update(reply.source)
+        await reply.show(reply.source)
         await pilot.pause()
         assert rows(app) == streamed
 
@@ -97,9 +96,5 @@ async def test_code_blocks_are_numbered_through_the_chat(make_app: MakeApp, rate
         for wanted in ([1, 2], [1, 2, 3, 4]):
             await ask(pilot, "hello")
             await pilot.pause()
-            heads = [
-                str(head.render())
-                for head in app.screen.query(Fence).results()
-                for head in head.query(OneLine)
-            ]
+            heads = [row for row in rows(app) if "/copy" in row]
             assert [int(head.split()[-1]) for head in heads] == wanted

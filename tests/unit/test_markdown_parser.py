@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it.token import Token
 
-from tui_chat.ui.markdown_parser import code_blocks, reply_parser
+from tui_chat.ui.markdown_parser import reply_parser
 
 
 def inline(text: str) -> list[tuple[str, str]]:
@@ -94,11 +94,6 @@ def test_a_malformed_link_is_still_text(href: str) -> None:
 
 def test_html_is_text() -> None:
     assert "".join(text for _, text in inline("a <b>c</b> Vec<String>")) == "a <b>c</b> Vec<String>"
-
-
-def test_code_is_counted_and_given_raw() -> None:
-    text = "```py\na = '$x$'\n```\n\n- item\n\n  ~~~\n  b\n  ~~~\n\n$$\n    no code\n$$\n\n    c\n"
-    assert code_blocks(text) == ["a = '$x$'\n", "b\n", "c\n"]
 
 
 @given(st.text(alphabet="ab $\\()[]{}*_`|-x\n>1.!#", max_size=80))

@@ -102,7 +102,7 @@ class Actions:
             self.tell("The modes are speed and accuracy, for example: /mode speed")
 
     def do_copy(self, argument: str | None) -> None:
-        from tui_chat.ui.markdown_parser import code_blocks
+        from tui_chat.ui.markdown_pieces import code_blocks
 
         replies = [
             message.content

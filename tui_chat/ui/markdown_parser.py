@@ -1,5 +1,5 @@
 """Markdown as replies write it: GitHub's, without HTML, with mathematics kept as it was written,
-task lists, and images as links. It gives tokens; `markdown_blocks` draws them.
+task lists, and images as links. It gives tokens; `markdown_layout` makes rows of them.
 """
 
 import re
@@ -18,25 +18,24 @@ _TEX = re.compile(r"[\\^_{}=]")
 """What a formula has and a text in brackets, or a price, has not."""
 _TASK = re.compile(r"\[([ xX])\][ \t]+")
 _TARGET_LENGTH = 40
+MAX_NESTING = 100
+"""Levels of blocks in each other; the parser drops what is deeper."""
 _LONGEST_FORMULA = 2000
 
 
-def reply_parser() -> MarkdownIt:
-    """A parser for replies. One parser must not be used by two threads at a time."""
-    parser = MarkdownIt("gfm-like", {"html": False})
+def reply_parser(*, links: bool = True) -> MarkdownIt:
+    """A parser for replies. One parser must not be used by two threads at a time.
+
+    Without `links` it looks for none, which takes long where many begin and none ends.
+    """
+    parser = MarkdownIt("gfm-like", {"html": False, "maxNesting": MAX_NESTING})
     parser.inline.ruler.before("escape", "math", _inline_math)
     interrupts = ["paragraph", "reference", "blockquote", "list"]
     parser.block.ruler.before("fence", "math", _block_math, {"alt": interrupts})
     parser.core.ruler.push("tasks and links", _tasks_and_links)
+    if not links:
+        parser.disable(["link", "image", "linkify"])
     return parser
-
-
-def code_blocks(text: str) -> list[str]:
-    """The raw code of every fenced or indented block in `text`, in order."""
-    if "```" not in text and "~~~" not in text and "    " not in text and "\t" not in text:
-        return []
-    tokens = reply_parser().parse(text)
-    return [token.content for token in tokens if token.type in ("fence", "code_block")]
 
 
 def _inline_math(state: StateInline, silent: bool) -> bool:

@@ -3,19 +3,17 @@
 Imported when the first reply is shown: the Markdown machinery would delay the first frame.
 """
 
-import re
 import time
 from collections.abc import Callable
 
-from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.widgets import Markdown
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds
-from tui_chat.ui.markdown_blocks import Reply
+from tui_chat.ui.markdown_pieces import VerbatimPieces
+from tui_chat.ui.rows_view import RowsView
 
 PAINT_SHARE = 30
 """A stream is painted again after this many times the CPU time that its last paint took: the
@@ -23,52 +21,42 @@ painting then takes at most a thirtieth of the time from the thread that generat
 MIN_PAINT_INTERVAL = 0.1
 MAX_PAINT_INTERVAL = 1.0
 
-HEAVY_BLOCK_LINES = 150
-HEAVY_BLOCK_CHARS = 20_000
-_LINK_DEFINITION = re.compile(r"^ {0,3}\[[^\]\n]+\]:\s", re.MULTILINE)
+
+class Reply(RowsView):
+    """The Markdown of a reply."""
 
 
-class Reasoning(InkText, can_focus=True):
+class Reasoning(Vertical, can_focus=True):
     """What the model thought, folded to one line until it is clicked or opened with Enter."""
 
     BINDINGS = [("enter", "unfold", "unfold")]
 
     def __init__(self) -> None:
         super().__init__(classes="reasoning")
-        self._text = ""
-        self._label = "thinking"
-        self._open = False
+        self._head = OneLine()
+        self._body = RowsView(make_pieces=VerbatimPieces, classes="reasoning-text")
+        self._body.display = False
+        self.label = "thinking"
 
-    def update_text(self, text: str, label: str) -> None:
-        """Show `text` (when open) under `label`."""
-        self._text, self._label = text, label
-        self._paint()
+    def compose(self) -> ComposeResult:
+        yield self._head
+        yield self._body
+
+    async def append(self, text: str) -> None:
+        """Show more of it."""
+        await self._body.append(text)
+
+    def update_label(self, label: str) -> None:
+        """What stands in the line."""
+        self.label = label
+        self._head.show([[("m", f"{'▾' if self._body.display else '▸'} {label}")]])
 
     def action_unfold(self) -> None:
-        self._open = not self._open
-        self._paint()
+        self._body.display = not self._body.display
+        self.update_label(self.label)
 
     def on_click(self) -> None:
         self.action_unfold()
-
-    def _paint(self) -> None:
-        parts: list[Part] = [("m", f"{'▾' if self._open else '▸'} {self._label}")]
-        if self._open:
-            body = "\n".join(f"│ {line}" for line in self._text.strip().split("\n"))
-            parts.append(("m", f"\n{body}"))
-        self.show(parts)
-
-
-def too_heavy(text: str) -> bool:
-    """Whether drawing `text` as Markdown could stall the screen: one block is very large."""
-    run = 0
-    for line in text.split("\n"):
-        if len(line) > HEAVY_BLOCK_CHARS:
-            return True
-        run = run + 1 if line.strip() else 0
-        if run > HEAVY_BLOCK_LINES:
-            return True
-    return False
 
 
 def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
@@ -165,17 +153,15 @@ class AssistantTurn(Vertical):
         super().__init__(classes="assistant-turn")
         self.message_id = message_id
         self._key: Callable[[str], str] | None = key
-        self._text = ""
-        self._reasoning_text = ""
         self._reasoning_started = 0.0
         self._reasoning = Reasoning()
         self._reasoning.display = False
-        self._reply = Reply("", first_fence=first_fence)
-        self._plain = InkText()
-        self._plain.display = False
+        self._reply = Reply(first_code_number=first_fence + 1)
         self._foot = OneLine(classes="foot")
         self._foot.display = False
-        self._painted = 0
+        self._fresh = ""
+        """Text that is not painted yet."""
+        self._fresh_reasoning = ""
         self._interval = 0.0
         self._last_paint = 0.0
         self._scheduled = False
@@ -188,31 +174,30 @@ class AssistantTurn(Vertical):
         """The view of a reply that is complete."""
         view = cls(message_id=message.id, first_fence=first_fence, key=key)
         view._message = message
-        view._text = sanitize(message.content)
-        view._reasoning_text = sanitize(message.reasoning)
+        view._fresh_reasoning = sanitize(message.reasoning)
         return view
 
     def compose(self) -> ComposeResult:
         yield self._reasoning
         yield self._reply
-        yield self._plain
         yield self._foot
 
     async def on_mount(self) -> None:
         if self._message is not None:
-            await self._show_all()
+            await self._paint_reasoning()
+            await self._reply.show(sanitize(self._message.content))
             self._show_end(self._message)
 
     def feed(self, text: str) -> None:
         """More of the reply; painted soon, as often as the painting stays cheap."""
-        self._text += sanitize(text)
+        self._fresh += sanitize(text)
         self._schedule()
 
     def feed_reasoning(self, text: str) -> None:
         """More of what the model thinks before it answers."""
         if not self._reasoning_started:
             self._reasoning_started = time.monotonic()
-        self._reasoning_text += sanitize(text)
+        self._fresh_reasoning += sanitize(text)
         self._schedule()
 
     async def go_on(self) -> None:
@@ -220,11 +205,7 @@ class AssistantTurn(Vertical):
         self._message = None
         self._foot.display = False
         await self.query(".failed-foot").remove()
-        if not self._plain.display:
-            # What `update` has parsed, `append` cannot go on with in the middle of a block.
-            with self.app.batch_update():
-                await self._reply.update("")
-                await self._reply.append(self._text)
+        await self._reply.show(self._reply.source, complete=False)
 
     def withdraw_offers(self) -> None:
         """Another turn follows, so nothing can be done to this reply any more."""
@@ -236,18 +217,13 @@ class AssistantTurn(Vertical):
     async def finish(self, message: Message) -> None:
         """Paint all that is left and show how the reply ended."""
         self._message = message
+        await self._paint()
         whole = sanitize(message.content)
-        if whole != self._text or _LINK_DEFINITION.search(whole):
-            self._text = whole
-            await self._show_all()
+        if whole == self._reply.source:
+            await self._reply.finish()
         else:
-            await self._paint()
+            await self._reply.show(whole)
         self._show_end(message)
-
-    @on(Markdown.LinkClicked)
-    async def _link_clicked(self, event: Markdown.LinkClicked) -> None:
-        event.stop()
-        await self.app.run_action(f"app.link({event.href!r})")
 
     def _schedule(self) -> None:
         if self._scheduled or not self.is_attached:
@@ -270,43 +246,23 @@ class AssistantTurn(Vertical):
         self._last_paint = time.monotonic()
 
     async def _paint(self) -> None:
-        self._paint_reasoning()
-        fresh = self._text[self._painted :]
-        if not fresh:
-            return
-        self._painted = len(self._text)
-        if self._plain.display or too_heavy(self._text):
-            await self._show_plain()
-        else:
+        has_text = bool(self._fresh)
+        if has_text:
+            fresh, self._fresh = self._fresh, ""
             await self._reply.append(fresh)
+        await self._paint_reasoning(has_text)
 
-    async def _show_all(self) -> None:
-        self._paint_reasoning()
-        self._painted = len(self._text)
-        if too_heavy(self._text):
-            await self._show_plain()
-        else:
-            await self._reply.update(self._text)
-
-    async def _show_plain(self) -> None:
-        """A block that would stall the screen as Markdown is shown as the text that it is."""
-        if not self._plain.display:
-            self._plain.display, self._reply.display = True, False
-            await self._reply.update("")
-        self._plain.show([("m", "shown as plain text, too large to format\n\n"), self._text])
-
-    def _paint_reasoning(self) -> None:
-        if not self._reasoning_text:
-            return
-        self._reasoning.display = True
-        if self._text and self._reasoning_started:
-            label = f"thought for {seconds(time.monotonic() - self._reasoning_started)}"
+    async def _paint_reasoning(self, is_over: bool = False) -> None:
+        if fresh := self._fresh_reasoning:
+            self._fresh_reasoning = ""
+            self._reasoning.display = True
+            await self._reasoning.append(fresh)
+        if self._reasoning_started and is_over:
+            elapsed = time.monotonic() - self._reasoning_started
             self._reasoning_started = 0.0
-            self._reasoning.update_text(self._reasoning_text, label)
-        elif self._reasoning_started:
-            self._reasoning.update_text(self._reasoning_text, "thinking")
-        elif self._reasoning._label == "thinking":
-            self._reasoning.update_text(self._reasoning_text, "thoughts")
+            self._reasoning.update_label(f"thought for {seconds(elapsed)}")
+        elif fresh:
+            self._reasoning.update_label("thinking" if self._reasoning_started else "thoughts")
 
     def _show_end(self, message: Message) -> None:
         lines = foot_lines(message, self._key)

@@ -84,7 +84,7 @@ class Transcript(VerticalScroll, can_focus=False):
 
         Waiting prompts stay behind it.
         """
-        from tui_chat.ui.markdown_parser import code_blocks
+        from tui_chat.ui.markdown_pieces import code_blocks
         from tui_chat.ui.message_view import AssistantTurn
 
         for known in self.query(AssistantTurn):
@@ -211,7 +211,7 @@ class Transcript(VerticalScroll, can_focus=False):
                 await view.remove()
 
     def _views(self, start: int, stop: int | None) -> list[Widget]:
-        from tui_chat.ui.markdown_parser import code_blocks
+        from tui_chat.ui.markdown_pieces import code_blocks
         from tui_chat.ui.message_view import AssistantTurn
 
         blocks = sum(

@@ -1,0 +1,112 @@
+import asyncio
+
+from conftest import MakeApp  # type: ignore[import-not-found]
+from test_chat_flow import ready, shown, until  # type: ignore[import-not-found]
+from textual.geometry import Offset
+from textual.pilot import Pilot
+from textual.selection import SELECT_ALL, Selection
+
+from tui_chat.ui.message_view import AssistantTurn, Reply
+
+PROSE = "A paragraph of **several** words that is broken into rows where the page is narrow. " * 3
+
+
+async def open_reply(pilot: Pilot[int], text: str) -> Reply:
+    """A reply with this text on the page."""
+    app = await ready(pilot)
+    turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+    turn.feed(text)
+    reply = turn.query_one(Reply)
+    await until(pilot, lambda: reply.source == text and reply.size.height > 0)
+    return reply
+
+
+def rows(reply: Reply) -> list[str]:
+    return [reply.render_line(y).text.rstrip() for y in range(reply.size.height)]
+
+
+async def test_a_selection_gives_the_text_as_it_was_before_it_was_broken_into_rows(
+    make_app: MakeApp,
+) -> None:
+    code = "x = " + "1234567890" * 20
+    async with make_app().run_test(size=(60, 60)) as pilot:
+        reply = await open_reply(pilot, f"{PROSE}\n\n```python\n{code}\n```\n\nthe end")
+        selected, _ = reply.get_selection(SELECT_ALL) or ("", "")
+        assert PROSE.replace("**", "").strip() in selected
+        assert f"\n{code}\n" in selected and "/copy" not in selected
+        last = rows(reply).index("the end")
+        part = Selection(Offset(4, last), Offset(7, last))
+        assert reply.get_selection(part) == ("end", "\n")
+        assert reply.get_selection(Selection(None, Offset(3, 0))) == ("A p", "\n")
+
+
+async def test_text_can_be_selected_with_the_mouse(make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(60, 40)) as pilot:
+        reply = await open_reply(pilot, "one **two** three\n\nfour")
+        await pilot.mouse_down(reply, offset=(4, 0))
+        await pilot.hover(reply, offset=(2, 2))
+        await pilot.mouse_up(reply, offset=(2, 2))
+        assert pilot.app.screen.get_selected_text() == "two three\n\nfou"
+        marked = pilot.app.screen.get_component_rich_style("screen--selection").bgcolor
+        strip = reply.render_line(0)
+        assert next(s.text for s in strip if s.style and s.style.bgcolor == marked) == "two"
+
+
+async def test_a_narrower_terminal_breaks_the_rows_anew(make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(100, 40)) as pilot:
+        reply = await open_reply(pilot, PROSE)
+        before = rows(reply)
+        await pilot.resize_terminal(50, 40)
+        await until(pilot, lambda: len(rows(reply)) > len(before))
+        assert " ".join(rows(reply)) == " ".join(before)
+        assert max(map(len, rows(reply))) <= 50
+
+
+async def test_a_very_long_reply_is_whole_again_after_a_resize(make_app: MakeApp) -> None:
+    text = "\n\n".join(f"Paragraph {number}. {PROSE}" for number in range(2_000))
+    async with make_app().run_test(size=(100, 30)) as pilot:
+        reply = await open_reply(pilot, text)
+        await pilot.resize_terminal(60, 30)
+        await until(pilot, lambda: not any(laid.is_stale for laid in reply._laid))
+        selected, _ = reply.get_selection(SELECT_ALL) or ("", "")
+        assert selected.split() == text.replace("**", "").split()
+
+
+async def test_a_theme_that_is_chosen_later_colours_what_is_shown(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        reply = await open_reply(pilot, "```python\nx = 'text'\n```")
+        colours = []
+        for theme in ("tidepool", "foreshore", "tidepool"):
+            app.theme = theme
+            await pilot.pause()
+            colours.append([segment.style for segment in reply.render_line(1)])
+        assert colours[0] == colours[2] != colours[1]
+
+
+async def test_reasoning_is_folded_to_a_line_that_opens(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        await ready(pilot)
+        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn.feed_reasoning("First **this**.\n\n")
+        await until(pilot, lambda: "▸ thinking" in shown(app))
+        turn.feed_reasoning("Then that.")
+        turn.feed("So it is.")
+        await until(pilot, lambda: "So it is." in shown(app))
+        assert "▸ thought for" in shown(app) and "Then that." not in shown(app)
+        await pilot.click(".reasoning")
+        await until(pilot, lambda: "│First **this**." in shown(app).replace("│ ", "│"))
+        assert "▾ thought for" in shown(app) and "Then that." in shown(app)
+        await pilot.click(".reasoning")
+        await until(pilot, lambda: "Then that." not in shown(app))
+
+
+async def test_text_that_comes_while_the_last_is_laid_out_stands_behind_it(
+    make_app: MakeApp,
+) -> None:
+    parts = [f"part {number} " + "word " * 5_000 for number in range(8)]
+    async with make_app().run_test(size=(80, 30)) as pilot:
+        reply = await open_reply(pilot, "begin ")
+        await asyncio.gather(*(reply.append(part) for part in parts))
+        assert reply.source == "begin " + "".join(parts)

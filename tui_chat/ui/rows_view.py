@@ -1,0 +1,321 @@
+"""A widget for text of any length: each part is laid out once, and only what is seen is drawn."""
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
+
+from rich.segment import Segment
+from rich.style import Style as RichStyle
+from textual.geometry import Region, Size
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
+from textual.widget import Widget
+
+from tui_chat.ui.markdown_layout import EDGE, lay_out
+from tui_chat.ui.markdown_pieces import MarkdownPieces, Piece, gap_between
+from tui_chat.ui.wrapping import Line, cells
+
+STEP_SECONDS = 0.02
+"""How long one step of laying out may take before keys get their turn."""
+MOST_STRIPS = 1_000
+"""Drawn rows that are kept."""
+
+_STYLES = {
+    "m": "$text-muted",
+    "rule": "$rule",
+    "h1": "bold $bright",
+    "h2": "bold $bright",
+    "h3": "bold",
+    "h4": "bold italic",
+    "h5": "italic",
+    "h6": "italic $text-muted",
+    "strong": "bold",
+    "em": "italic",
+    "s": "strike",
+    "code": "$syntax-name on $surface",
+    "link": "underline $accent",
+    "math": "$syntax-name",
+    "fence": "on $code",
+    "edge": "",
+    "keyword": "$syntax-keyword",
+    "type": "$syntax-type",
+    "string": "$syntax-string",
+    "number": "$syntax-number",
+    "name": "$syntax-name",
+    "comment": "italic $syntax-comment",
+}
+"""What the words of a run look like."""
+_ANSI_STYLES = {"m": "dim", "rule": "dim", "code": "bold", "math": "bold", "fence": ""}
+_ANSI_EDGE = "│ "
+"""Marks code where its ground has no colour of its own."""
+
+
+@dataclass(slots=True)
+class _Laid:
+    """A piece and its rows."""
+
+    piece: Piece
+    code_number: int
+    """Of the first code block in it."""
+    gap: int
+    """Blank rows before it."""
+    rows: list[Line]
+    height: int
+    """With the gap; a guess while `is_stale`."""
+    is_stale: bool = False
+
+
+class RowsView(Widget):
+    """The pieces of a text, one below the other.
+
+    A piece is laid out once for each width. When the width changes, the end comes first and the
+    rest follows in steps, so that a text of any size leaves time for the keys.
+    """
+
+    DEFAULT_CSS = "RowsView { width: 1fr; height: auto; }"
+
+    def __init__(
+        self,
+        *,
+        first_code_number: int = 1,
+        make_pieces: Callable[[], MarkdownPieces] = MarkdownPieces,
+        classes: str = "",
+    ) -> None:
+        """Code blocks are numbered from `first_code_number` on; the text is Markdown or not."""
+        super().__init__(classes=classes)
+        self._make_pieces = make_pieces
+        self._pieces = make_pieces()
+        self._first_code_number = first_code_number
+        self._laid: list[_Laid] = []
+        """The settled pieces and, behind them, the tail."""
+        self._tops: list[int] = []
+        """The first row of each."""
+        self._settled = 0
+        self._height = 0
+        self._width = 0
+        self._strips: dict[int, Strip] = {}
+        self._rich_styles: dict[tuple[str, str], RichStyle] = {}
+        self._is_painting = False
+        self._changing = asyncio.Lock()
+
+    # ---- the text ----
+
+    @property
+    def source(self) -> str:
+        """The text as the model wrote it."""
+        return self._pieces.source
+
+    async def append(self, text: str) -> None:
+        """Show more text at the end."""
+        async with self._changing:
+            await self._take(self._pieces.feed(text))
+
+    async def finish(self) -> None:
+        """No more text follows."""
+        async with self._changing:
+            await self._finish()
+
+    async def show(self, text: str, *, complete: bool = True) -> None:
+        """Show another text, to which more can be appended unless it is `complete`."""
+        async with self._changing:
+            self._pieces = self._make_pieces()
+            self._settled = 0
+            await self._take(self._pieces.feed(text))
+            if complete:
+                await self._finish()
+
+    async def _finish(self) -> None:
+        settled = self._pieces.settled
+        await self._take(self._pieces.finish())
+        if self._pieces.settled is not settled:
+            # Links were defined behind where they are used: every piece was made anew.
+            self._settled = 0
+            await self._take(iter(()))
+
+    async def _take(self, steps: Iterator[None]) -> None:
+        """Lay out what the steps settle, and the tail after the last one."""
+        known = self._settled
+        before = list(_rows_of(self._laid[known:]))
+        started = time.monotonic()
+        for _ in steps:
+            self._lay_out_settled()
+            if time.monotonic() - started > STEP_SECONDS:
+                await asyncio.sleep(0)
+                started = time.monotonic()
+        self._lay_out_settled()
+        for piece in self._pieces.tail:
+            self._add(piece)
+        top = self._tops[known] if known < len(self._tops) else self._height
+        now = _rows_of(self._laid[known:])
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
+        self._show_from(top + sum(1 for _ in same))
+
+    def _lay_out_settled(self) -> None:
+        """Lay out the pieces that have settled since the last call; the tail is taken away."""
+        del self._laid[self._settled :], self._tops[self._settled :]
+        for piece in self._pieces.settled[self._settled :]:
+            self._add(piece)
+        self._settled = len(self._laid)
+
+    def _add(self, piece: Piece) -> None:
+        last = self._laid[-1] if self._laid else None
+        number = self._first_code_number
+        if last is not None:
+            number = last.code_number + len(last.piece.code_blocks())
+        gap = gap_between(last.piece if last else None, piece)
+        laid = _Laid(piece, number, gap, [], 0, is_stale=True)
+        self._tops.append(self._bottom(len(self._laid)))
+        self._laid.append(laid)
+        if self._width:
+            self._lay_out(laid)
+        else:
+            laid.height = laid.gap + 1
+
+    def _lay_out(self, laid: _Laid) -> None:
+        laid.rows = lay_out(laid.piece, self._width, laid.code_number)
+        laid.height = laid.gap + len(laid.rows)
+        laid.is_stale = False
+
+    def _bottom(self, count: int) -> int:
+        """The rows of the first `count` pieces."""
+        return self._tops[count - 1] + self._laid[count - 1].height if count else 0
+
+    def _lay_out_again(self) -> None:
+        """Lay out what is stale, the end first, for as long as one step may take."""
+        started = time.monotonic()
+        for laid in reversed(self._laid):
+            if laid.is_stale:
+                self._lay_out(laid)
+                if time.monotonic() - started > STEP_SECONDS:
+                    self.call_later(self._go_on_laying_out)
+                    break
+        heights = (laid.height for laid in self._laid)
+        self._tops = [0, *accumulate(heights)][:-1]
+        self._height = self._bottom(len(self._laid))
+        self._strips.clear()
+
+    def _go_on_laying_out(self) -> None:
+        if any(laid.is_stale for laid in self._laid):
+            self._lay_out_again()
+            self.refresh(layout=True)
+
+    def _show_from(self, top: int) -> None:
+        """Rows from `top` on have changed."""
+        height, self._height = self._height, self._bottom(len(self._laid))
+        for y in [y for y in self._strips if y >= top]:
+            del self._strips[y]
+        changed = Region(0, top, self._width, max(height, self._height) - top)
+        if changed and self._width:
+            self.refresh(changed, layout=height != self._height)
+        elif height != self._height:
+            self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """The rows at `width`; see `Widget.get_content_height`."""
+        if width != self._width and width > 0:
+            self._width = width
+            for laid in self._laid:
+                laid.is_stale = True
+            self._lay_out_again()
+        return self._height
+
+    # ---- drawing ----
+
+    def notify_style_update(self) -> None:
+        """Colours may have changed."""
+        super().notify_style_update()
+        self._strips.clear()
+        self._rich_styles.clear()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Draw rows; see `Widget.render_lines`."""
+        self._is_painting = True
+        try:
+            return super().render_lines(crop)
+        finally:
+            self._is_painting = False
+
+    def render_line(self, y: int) -> Strip:
+        """Draw one row; the mouse asks for it too, and gets to know where each text stands."""
+        strip = self._strips.get(y)
+        if strip is None:
+            if len(self._strips) >= MOST_STRIPS:
+                self._strips.clear()
+            strip = self._strips[y] = self._draw(self._row(y))
+        selection = self.text_selection
+        if selection is not None and (span := selection.get_span(y)) is not None:
+            strip = self._selected(strip, *span)
+        return strip if self._is_painting else strip.apply_offsets(0, y)
+
+    def _row(self, y: int) -> Line:
+        index = bisect_right(self._tops, y) - 1
+        if index < 0 or y >= self._height:
+            return Line()
+        laid = self._laid[index]
+        offset = y - self._tops[index] - laid.gap
+        return laid.rows[offset] if 0 <= offset < len(laid.rows) else Line()
+
+    def _draw(self, row: Line) -> Strip:
+        segments = [Segment(run.text, self._rich_style(run.style, run.link)) for run in row.runs]
+        if row.runs[:1] == (EDGE,) and self.app.native_ansi_color:
+            segments[0] = Segment(_ANSI_EDGE, segments[0].style)
+        strip = Strip(segments, cells(row.runs))
+        return strip.adjust_cell_length(self.size.width, self._rich_style(row.ground, ""))
+
+    def _rich_style(self, words: str, link: str) -> RichStyle:
+        key = (words, link)
+        style = self._rich_styles.get(key)
+        if style is None:
+            known = _STYLES | _ANSI_STYLES if self.app.native_ansi_color else _STYLES
+            visual = self.visual_style
+            for word in words.split():
+                visual += Style.parse(known[word], self.app.theme_variables)
+            style = visual.rich_style
+            if link:
+                style += RichStyle.from_meta({"@click": ("app.link", (link,))})
+            self._rich_styles[key] = style
+        return style
+
+    # ---- selecting ----
+
+    def _selected(self, strip: Strip, start: int, end: int) -> Strip:
+        """`strip` with the characters from `start` up to `end` (-1 is the last) marked."""
+        marked = self.screen.get_component_rich_style("screen--selection")
+        length = len(strip.text)
+        end = length if end < 0 else min(end, length)
+        segments: list[Segment] = []
+        position = 0
+        for text, style, _ in strip:
+            first, last = max(0, start - position), max(0, end - position)
+            parts = (text[:first], text[first:last], text[max(first, last) :])
+            for part, is_marked in zip(parts, (False, True, False), strict=True):
+                if part:
+                    segments.append(Segment(part, style + marked if is_marked and style else style))
+            position += len(text)
+        return Strip(segments, strip.cell_length)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The selected text as it was before it was broken into rows."""
+        start, end = selection
+        first = start.y if start is not None else 0
+        last = min(end.y if end is not None else self._height - 1, self._height - 1)
+        parts: list[str] = []
+        for y in range(first, last + 1):
+            row = self._row(y)
+            text = row.text
+            if text and row.indent >= len(text):
+                continue
+            right = end.x if end is not None and y == end.y else len(text)
+            left = start.x if start is not None and y == start.y else 0
+            parts += [row.joint] * (y > first) + [text[max(left, row.indent) : right]]
+        return "".join(parts), "\n"
+
+
+def _rows_of(pieces: list[_Laid]) -> Iterator[Line]:
+    for laid in pieces:
+        yield from [Line()] * laid.gap
+        yield from laid.rows
