@@ -264,3 +264,24 @@ def test_a_chat_that_is_open_in_another_copy_is_read_only_here(start: Start, hom
     first.until(lambda: first.text().count("It has two paragraphs.") == 2)
     assert all(r.get("content") != "intruder" for r in records(home))
     assert len(records(home)) > before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_typed_survives_a_signal(start: Start, home: Path, number: signal.Signals) -> None:
+    def stored() -> list[str]:
+        found = (home / "data" / "drafts").glob("*.json")
+        return [json.loads(path.read_bytes())["text"] for path in found]
+
+    first = start()
+    first.type("a long thought")
+    first.shows("a long thought")
+    if number == signal.SIGKILL:  # the others are told, and write it then
+        first.until(lambda: stored() == ["a long thought"])
+    os.kill(first.pid, number)
+    first.exit_code()
+    assert stored() == ["a long thought"]
+    again = start()
+    again.shows("a long thought")
+    again.type("\r")
+    again.shows("It has two paragraphs.")
+    again.until(lambda: stored() == [])

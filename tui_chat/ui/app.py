@@ -4,6 +4,7 @@ What the first frame does not need is imported after it: store, session and the 
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -45,6 +46,7 @@ from tui_chat.ui.ink import Line
 if TYPE_CHECKING:
     from tui_chat.chat.session import Session
     from tui_chat.store.conversations import ConversationLog, ConversationStore
+    from tui_chat.store.drafts import Drafts
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.actions import Actions
 
@@ -110,6 +112,7 @@ class TuiChat(App[int], inherit_bindings=False):
             actions=self.actions,
             config=config,
             history=lambda: self.history,
+            drafts=lambda: self.drafts,
             count_chats=lambda: len(self.store.summaries()),
             model_name=model_name(spec),
         )
@@ -127,6 +130,13 @@ class TuiChat(App[int], inherit_bindings=False):
         from tui_chat.store.prompt_history import PromptHistory
 
         return PromptHistory(self._data_dir / "prompts.jsonl")
+
+    @cached_property
+    def drafts(self) -> "Drafts":
+        """What was typed and not sent."""
+        from tui_chat.store.drafts import Drafts
+
+        return Drafts(self._data_dir / "drafts")
 
     @cached_property
     def open_log(self) -> "ConversationLog":
@@ -247,6 +257,8 @@ class TuiChat(App[int], inherit_bindings=False):
 
         def finish() -> None:
             self.engine_thread.stop()
+            with contextlib.suppress(Exception):  # whatever is left of the screen by now
+                self.chat.drafts.save_now()
             self.engine_thread.ended_within(SHUTDOWN_SECONDS)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
@@ -269,6 +281,7 @@ class TuiChat(App[int], inherit_bindings=False):
             self.run_worker(self._leave(), exit_on_error=False)
 
     async def _leave(self) -> None:
+        self.chat.drafts.close()
         await asyncio.to_thread(self.engine_thread.ended_within, SHUTDOWN_SECONDS)
         self.exit(0)
 

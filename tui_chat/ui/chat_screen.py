@@ -37,6 +37,7 @@ from tui_chat.types import (
 )
 from tui_chat.ui import welcome
 from tui_chat.ui.commands import Action
+from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import MessageRefused, PromptCounted, ReplyCrashed, SessionEvent
 from tui_chat.ui.ink import InkText, Line, OneLine
@@ -49,6 +50,7 @@ from tui_chat.ui.user_turn import UserTurn
 if TYPE_CHECKING:
     from tui_chat.chat.session import Session
     from tui_chat.engine.base import Engine
+    from tui_chat.store.drafts import Draft, Drafts
     from tui_chat.store.prompt_history import PromptHistory
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class ChatScreen(Screen[None]):
         actions: Sequence[Action],
         config: Config,
         history: "Callable[[], PromptHistory]",
+        drafts: "Callable[[], Drafts]",
         count_chats: Callable[[], int],
         model_name: str,
     ) -> None:
@@ -89,6 +92,7 @@ class ChatScreen(Screen[None]):
         self._cancel: Event | None = None
         self._told: set[tuple[str, str]] = set()
         self._queue: list[tuple[str, UserTurn]] = []
+        self.drafts = DraftKeeper(self, drafts, self._unsent)
         self._painter: ReplyPainter | None = None
         self._count_timer: Timer | None = None
         self._generation = 0
@@ -196,8 +200,11 @@ class ChatScreen(Screen[None]):
 
     async def show_first_session(self, session: "Session") -> None:
         """Show the conversation of the start; a prompt that came even before it stays."""
+        self.drafts.prune()
         if self._queue:
             self._session = session
+            self.drafts.switch(session.conversation, adopt=False)
+            self.drafts.changed()
         else:
             await self.show_session(session)
 
@@ -206,9 +213,14 @@ class ChatScreen(Screen[None]):
         if self._cancel is not None:
             self._cancel.set()
         session.engine = session.engine or self.engine
+        conversation = session.conversation
+        # What is typed before the first conversation is there is not replaced by what was before.
+        typed = self.box.draft if self._session is None else ""
+        unsent = self.drafts.switch(conversation, adopt=not typed)
+        if not typed:
+            self.box.show_draft(unsent)
         self._session, self.busy, self._cancel, self._painter = session, False, None, None
         self._queue.clear()
-        conversation = session.conversation
         if conversation.messages:
             await self.transcript.show_conversation(conversation)
         else:
@@ -231,6 +243,11 @@ class ChatScreen(Screen[None]):
         count = await asyncio.to_thread(self._count_chats)
         for line in self.query("#where-lines").results(InkText):
             line.show(welcome.where_lines(count, self.key))
+
+    def _unsent(self) -> "Draft":
+        from tui_chat.store.drafts import Draft
+
+        return Draft(self.box.draft, tuple(text for text, _ in self._queue))
 
     async def notice(self, line: Line) -> None:
         """A paragraph of news at the end of the page."""
@@ -264,6 +281,7 @@ class ChatScreen(Screen[None]):
         if self._count_timer is not None:
             self._count_timer.stop()
         self._count_timer = self.set_timer(COUNT_DELAY, self._count)
+        self.drafts.changed()
         self._show_hint()
 
     def _count(self) -> None:
@@ -367,6 +385,7 @@ class ChatScreen(Screen[None]):
             return
         match message.event:
             case ReplyStarted() as started:
+                self.drafts.sent(self.session.conversation)
                 await self._painter.started(started, self.session.conversation)
                 self.update_status(prompt_tokens=started.plan.prompt_tokens, draft_tokens=0)
             case PrefillProgress() as progress:

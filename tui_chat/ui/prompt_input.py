@@ -94,6 +94,16 @@ class PromptInput(TextArea):
         self.load_text(text)
         self.move_cursor(self.document.end)
 
+    @property
+    def draft(self) -> str:
+        """What is typed and not sent; while earlier prompts are recalled what was there before."""
+        return self.text if self._position is None else self._draft
+
+    def show_draft(self, text: str) -> None:
+        """Replace what is typed; nothing is being recalled then."""
+        self._position = None
+        self.set_text(text)
+
     def put_before(self, text: str) -> None:
         """Put `text` before what is in the box, on lines of its own."""
         self._position = None
