@@ -1,11 +1,15 @@
 import os
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tui_chat.store import prompt_history
 from tui_chat.store.prompt_history import LIMIT, PromptHistory
 
 
@@ -100,6 +104,67 @@ def test_two_programs_share_the_file(path: Path) -> None:
     assert first.add("from one")
     assert second.add("from the other")
     assert PromptHistory(path).entries == ["from one", "from the other"]
+
+
+ADDER = """
+import sys
+from pathlib import Path
+from tui_chat.store.prompt_history import PromptHistory
+history = PromptHistory(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(300):
+    assert history.add(f"{sys.argv[2]} {number}")
+"""
+
+
+def test_programs_that_add_at_the_same_time_lose_nothing(path: Path) -> None:
+    adders = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADDER, str(path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in ("a", "b", "c")
+    ]
+    for adder in adders:
+        assert adder.stdout is not None
+        adder.stdout.readline()
+    for adder in adders:
+        assert adder.stdin is not None
+        adder.stdin.write(b"go\n")
+        adder.stdin.flush()
+    for adder in adders:
+        adder.communicate()
+    assert [adder.returncode for adder in adders] == [0, 0, 0]
+    entries = PromptHistory(path).entries
+    for name in ("a", "b", "c"):
+        mine = [entry for entry in entries if entry.startswith(name)]
+        assert mine == [f"{name} {number}" for number in range(300)]
+
+
+def test_a_prompt_that_is_added_while_the_file_is_written_anew_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = PromptHistory(path)
+    for number in range(2 * LIMIT + 1):
+        full.add(str(number))
+    real = prompt_history.atomic_write
+    added = []
+
+    def add_then_write(target: Path, text: str) -> None:
+        adder = threading.Thread(target=lambda: added.append(full.add("in between")))
+        adder.start()
+        real(target, text)
+        adders.append(adder)
+
+    adders: list[threading.Thread] = []
+    monkeypatch.setattr(prompt_history, "atomic_write", add_then_write)
+    PromptHistory(path)
+    for adder in adders:
+        adder.join()
+    assert added == [True]
+    assert PromptHistory(path).entries[-1] == "in between"
 
 
 def test_earlier_prompts_are_walked_by_prefix(path: Path) -> None:

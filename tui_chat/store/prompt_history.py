@@ -2,11 +2,21 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
-from tui_chat.files import AppendLog, atomic_write, make_private_dir, open_regular_file
+from tui_chat.files import (
+    AppendLog,
+    LockedError,
+    atomic_write,
+    make_private_dir,
+    open_regular_file,
+)
 
 LIMIT = 1000
+_TRIES = 50
+_PAUSE = 0.002
+"""Seconds between tries to get the file that another program is writing: it takes less."""
 _logger = logging.getLogger(__name__)
 
 
@@ -37,10 +47,7 @@ class PromptHistory:
         del self.entries[:-LIMIT]
         try:
             make_private_dir(self._path.parent)
-            try:
-                file = AppendLog(self._path)
-            except FileNotFoundError:
-                file = AppendLog(self._path, create=True)
+            file = _open(self._path)
             try:
                 file.append(_line(text).encode(), durable=False)
             finally:
@@ -62,9 +69,34 @@ class PromptHistory:
 
     def _compact(self) -> None:
         try:
-            atomic_write(self._path, "".join(map(_line, self.entries)))
+            file = _open(self._path)  # held, so that no prompt gets lost between the two
+            try:
+                self.entries = _load(self._path)[-LIMIT:]
+                atomic_write(self._path, "".join(map(_line, self.entries)))
+            finally:
+                file.close()
         except OSError as error:
             _logger.warning("%s keeps more prompts than it needs: %s", self._path, error)
+
+
+def _open(path: Path) -> AppendLog:
+    """The file, held until it is closed; made where it is missing.
+
+    Raises:
+        OSError: it cannot be opened, or another program holds it for long.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            file = AppendLog(path) if path.exists() else AppendLog(path, create=True)
+        except (LockedError, FileExistsError, FileNotFoundError):
+            if not tries_left or (path.is_symlink() and not path.exists()):
+                raise
+            time.sleep(_PAUSE)
+            continue
+        if file.is_in_place():
+            return file
+        file.close()  # it was written anew meanwhile
+    raise LockedError("it is written anew all the time")
 
 
 def _line(text: str) -> str:
