@@ -3,12 +3,16 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from textual.theme import Theme
 
 from tui_chat.config import Config, to_toml
 from tui_chat.ui.commands import ACTIONS, GROUPS, key_label
+from tui_chat.ui.theme_proof import prove
+from tui_chat.ui.themes import TOKENS, completed, shipped_theme_files
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,6 +52,18 @@ def test_the_key_table_is_the_action_table() -> None:
 def test_the_settings_and_their_defaults_are_those_of_the_program() -> None:
     block = between("config: the defaults", "/config")
     assert block == f"```toml\n{to_toml(Config()).rstrip()}\n```"
+
+
+def test_the_themes_and_their_colours_are_those_of_the_program() -> None:
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in TOKENS.items()]
+    head = ["| colour | what it is for |", "|---|---|"]
+    assert between("tokens: of a theme", "/tokens") == "\n".join([*head, *rows])
+    table = README[README.index("## Themes") : README.index("<!-- tokens")]
+    assert all(f"`{name}`" in table for name in shipped_theme_files())
+    example = re.search(r"```toml\n(name = .*?)```", table, re.S)
+    assert example is not None
+    theme = completed(Theme(**tomllib.loads(example.group(1))))
+    prove(theme, "README.md")
 
 
 @pytest.mark.parametrize("marker", ["run command", "test command"])

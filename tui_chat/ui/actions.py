@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui_chat import files
+from tui_chat.config import ConfigError
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
 from tui_chat.ui import terminal
@@ -318,13 +319,24 @@ class Actions:
         self.app.action_command_palette()
 
     def do_theme(self, argument: str | None) -> None:
+        from tui_chat.ui.theme_screen import ThemeScreen
+
         if not argument:
-            self.app.search_themes()
+            screen = ThemeScreen(self.app.themes, self.app.theme)
+            self.app.push_screen(screen, self._keep_theme)
         elif argument in self.app.available_themes:
-            self.app.theme = argument
+            self._keep_theme(argument)
         else:
-            names = ", ".join(sorted(self.app.available_themes))
+            names = ", ".join(entry.name for entry in self.app.themes.entries())
             self.tell(f"There is no such theme; there are {names}.")
+
+    def _keep_theme(self, name: str | None) -> None:
+        if name is None:
+            return
+        try:
+            self.app.themes.keep(name)
+        except ConfigError as error:
+            self.tell(str(error), trouble=True)
 
     def do_help(self, _: str | None) -> None:
         from tui_chat.ui.help_screen import HelpScreen

@@ -26,11 +26,9 @@ from textual.screen import Screen
 from tui_chat import files
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import (
-    ConfigError,
     LoadedConfig,
     Options,
     model_spec,
-    save_setting,
 )
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
@@ -42,6 +40,7 @@ from tui_chat.ui.commands import BY_SLASH, apply_keymap
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
 from tui_chat.ui.ink import Line
+from tui_chat.ui.theme_switch import ThemeSwitch
 
 if TYPE_CHECKING:
     from tui_chat.chat.session import Session
@@ -104,8 +103,9 @@ class TuiChat(App[int], inherit_bindings=False):
         self.failed = False
         self._ending = False
         self._painted = False
-        self._themes_read = False
-        theme_problems = self._set_first_theme(themes.TERMINAL_THEME if plain else config.theme)
+        self.themes = ThemeSwitch(self, loaded)
+        self._theme_watch: asyncio.Task[None] | None = None
+        theme_problems = self.themes.set_first(themes.TERMINAL_THEME if plain else config.theme)
         self._problems = (*loaded.problems, *problems, *theme_problems)
         self.chat = ChatScreen(
             engine_thread=self.engine_thread,
@@ -177,8 +177,14 @@ class TuiChat(App[int], inherit_bindings=False):
         await self.chat.show_first_session(self._session(self.open_log))
         self.takes_keys.set()
         self.load_model(self.spec)
-        for problem in (*self._problems, *self._register_themes()):
+        for problem in (*self._problems, *self.themes.register_all()):
             self.notify(problem, severity="warning", timeout=15, markup=False)
+        # No worker of Textual's: it never ends, and the end of all workers is waited for.
+        self._theme_watch = asyncio.create_task(self.themes.watch())
+
+    def on_unmount(self) -> None:
+        if self._theme_watch is not None:
+            self._theme_watch.cancel()
 
     def _session(self, conversation_log: "ConversationLog") -> "Session":
         from tui_chat.chat.session import Session
@@ -202,36 +208,6 @@ class TuiChat(App[int], inherit_bindings=False):
         old, self.open_log = self.open_log, conversation_log
         await self.chat.show_session(self._session(conversation_log))
         return old
-
-    def _set_first_theme(self, name: str) -> tuple[str, ...]:
-        """Set the theme before the style sheet is read; one sentence per problem with it."""
-        shipped = themes.shipped_theme_files()
-        if name in shipped:
-            self.register_theme(themes.read_theme(shipped[name]))
-        problems = () if name in self.available_themes else self._register_themes()
-        if name not in self.available_themes:
-            problems += (f'There is no theme "{sanitize(name)}"; /theme lists them.',)
-            name = themes.DEFAULT_THEME
-        self._kept_theme = name
-        self.set_reactive(App.theme, name)
-        self.stylesheet.set_variables(self.get_css_variables())
-        return problems
-
-    def _register_themes(self) -> tuple[str, ...]:
-        """Make the other themes known, once; one sentence per file that is no theme."""
-        if self._themes_read:
-            return ()
-        self._themes_read = True
-        for path in themes.shipped_theme_files().values():
-            self.register_theme(themes.read_theme(path))
-        if not themes.user_theme_files():
-            return ()
-        from tui_chat.ui.theme_proof import user_themes
-
-        found, problems = user_themes()
-        for theme in found:
-            self.register_theme(theme)
-        return problems
 
     def _catch_signals(self) -> None:
         """A closed terminal or a kill stops the reply and saves it; then the process ends."""
@@ -369,15 +345,6 @@ class TuiChat(App[int], inherit_bindings=False):
             self.notify(f"Not a web link: {sanitize(href)}", markup=False)
             return
         self._doer.copy(href, f"the link {sanitize(href)}")
-
-    def watch_theme(self, theme: str) -> None:
-        """Remember a theme that was chosen, in the config file."""
-        if self.is_running and theme != self._kept_theme and not self.loaded.damaged:
-            self._kept_theme = theme
-            try:
-                save_setting(self.loaded, "theme", theme)
-            except ConfigError as error:
-                self.notify(str(error), severity="warning", markup=False)
 
 
 def model_name(spec: ModelSpec) -> str:

@@ -4,6 +4,9 @@ app when it is chosen.
 Imported when there are such themes: it loads every widget that a theme colours.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from textual.app import App
 from textual.color import ColorParseError
 from textual.command import CommandPalette
@@ -17,7 +20,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, Input, Markdown, OptionList, TextArea
 from textual.widgets._toast import Toast
 
-from tui_chat.ui.themes import VARIABLE_DEFAULTS, read_theme, user_theme_files
+from tui_chat.ui.themes import OWN_TOKENS, read_theme
 
 STYLED: tuple[type[DOMNode], ...] = (
     App,
@@ -40,13 +43,15 @@ def prove(theme: Theme, name: str) -> None:
     Raises:
         ValueError: one sentence that names the file `name` and what is wrong with it.
     """
+    if not isinstance(theme.name, str) or not theme.name:
+        raise ValueError(f"Theme {name} has no name.")
     try:
         colours = theme.to_color_system().generate()
-        variables = {**VARIABLE_DEFAULTS, **App().get_css_variables(), **colours, **theme.variables}
+        variables = {**App().get_css_variables(), **colours, **theme.variables}
         sheet = Stylesheet(variables=variables)
         for widget in STYLED:
             sheet.add_source(widget.DEFAULT_CSS, read_from=(widget.__name__, ""))
-        own = "".join(f"App {{ color: ${name}; }}" for name in VARIABLE_DEFAULTS)
+        own = "".join(f"App {{ color: ${name}; }}" for name in OWN_TOKENS)
         sheet.add_source(own, read_from=("own variables", ""))
         sheet.parse()
     except (TokenError, StylesheetParseError, StyleValueError) as error:
@@ -55,11 +60,11 @@ def prove(theme: Theme, name: str) -> None:
         raise ValueError(f"Theme {name} cannot be used: {error}") from error
 
 
-def user_themes() -> tuple[list[Theme], tuple[str, ...]]:
-    """The themes in the config folder that can be applied, and one sentence per bad file."""
+def proven_themes(paths: Iterable[Path]) -> tuple[list[Theme], tuple[str, ...]]:
+    """The themes of `paths` that can be applied, and one sentence for each file that cannot."""
     found: list[Theme] = []
     problems: list[str] = []
-    for path in user_theme_files():
+    for path in paths:
         try:
             theme = read_theme(path)
             prove(theme, path.name)
