@@ -4,11 +4,11 @@ import argparse
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tui_chat import __version__
 from tui_chat.chat.sanitize import sanitize
-from tui_chat.config import Options
+from tui_chat.config import Options, Resume
 from tui_chat.types import Mode, Precision
 
 USAGE = 2
@@ -155,6 +155,19 @@ def _shared_flags() -> _Parser:
     return shared
 
 
+def _add_resume(to: argparse.ArgumentParser, help_text: str, **resume: Any) -> None:
+    """The flags that go on with a stored conversation; `resume` says how --resume is read."""
+    which = to.add_mutually_exclusive_group()
+    which.add_argument(
+        "--continue",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        dest="continue_last",
+        help="go on with the chat that was used last",
+    )
+    which.add_argument("--resume", default=argparse.SUPPRESS, help=help_text, **resume)
+
+
 def _add_data_dir(to: argparse._ActionsContainer) -> None:
     to.add_argument(
         "--data-dir", type=_folder, metavar="FOLDER", help="another folder for the conversations"
@@ -171,6 +184,13 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[shared],
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_resume(
+        parser,
+        "open the list of chats, with WORDS searched; an ID, or its beginning, opens that chat",
+        nargs="?",
+        const="",
+        metavar="ID or WORDS",
     )
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     parser.add_argument("--version", action=_Version, nargs=0, help="print versions and exit")
@@ -222,6 +242,11 @@ def _add_ask(add_parser: Callable[..., _Parser], shared: _Parser) -> None:
         "--greedy",
         action="store_true",
         help="always the likeliest token: no sampling, no penalties",
+    )
+    _add_resume(
+        ask,
+        "go on with the chat with this id, or the only one with these words",
+        metavar="ID or WORDS",
     )
     ask.add_argument(
         "--save", action="store_true", help="keep the conversation among those of the screen"
@@ -302,6 +327,7 @@ def options_of(args: argparse.Namespace) -> Options:
     """What the flags say, in the form that the front ends take."""
     given = vars(args)
     mode = given.get("mode")
+    resume = Resume(given["resume"]) if given.get("resume") is not None else None
     return Options(
         model=given.get("model"),
         device=given.get("device"),
@@ -318,4 +344,5 @@ def options_of(args: argparse.Namespace) -> Options:
         data_dir=given.get("data_dir"),
         echo_rate=given.get("echo_rate", 0.0),
         mouse=False if args.no_mouse else None,
+        resume=Resume(None) if given.get("continue_last") else resume,
     )

@@ -61,6 +61,8 @@ def _run(argv: Sequence[str]) -> int:
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     options = options_of(args)
+    if options.resume and (options.system is not None or options.preset is not None):
+        parser.error("--system and --preset are for a new chat, not for --continue or --resume")
     if args.command == "bench":
         if options != Options():
             parser.error("the flags of bench are written after it: tui-chat bench --model NAME")

@@ -70,6 +70,14 @@ class LoadedConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Which stored conversation to go on with."""
+
+    text: str | None
+    """The beginning of its id, or words; empty to choose from the list. None is the last one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asks for; None leaves a setting to the config file."""
 
@@ -93,6 +101,8 @@ class Options:
     echo_rate: float = 0.0
     """Tokens per second of the scripted engine; 0 is as fast as possible."""
     mouse: bool | None = None
+    resume: Resume | None = None
+    """None begins a new conversation."""
 
 
 class ConfigError(Exception):

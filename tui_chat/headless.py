@@ -16,7 +16,7 @@ from tui_chat import files
 from tui_chat.chat.context import PromptTooLong
 from tui_chat.chat.sanitize import one_line
 from tui_chat.chat.session import TITLE_LENGTH, Session
-from tui_chat.config import LoadedConfig, Options, model_spec
+from tui_chat.config import LoadedConfig, Options, Resume, model_spec
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, OnProgress
 from tui_chat.output import UsageError, complain, write
@@ -25,6 +25,7 @@ from tui_chat.settings import overlaid
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.exchange import to_json
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
+from tui_chat.store.resume import find_chat, last_used
 from tui_chat.types import (
     GenerationSettings,
     LoadProgress,
@@ -78,10 +79,14 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
         complain(problem)
     config = loaded.config
     printer = _Printer(sys.stdout, as_json=ask.as_json, dump_ids=ask.dump_ids)
-    with _stoppable() as stop:
+    with _stoppable() as stop, contextlib.ExitStack() as held:
+        resumed = None
         try:
+            if options.resume is not None:
+                resumed = _resume(options.resume, options)
+                held.callback(resumed.close)
             engine = _load(open_model, model_spec(config, options.echo_rate), stop)
-        except EngineError as error:
+        except (EngineError, StoreError) as error:
             if stop.exit_code:
                 return stop.exit_code
             printer.error(str(error), config.model)
@@ -89,7 +94,7 @@ def run_ask(ask: Ask, options: Options, open_model: OpenEngine = open_engine) ->
         with contextlib.closing(engine):
             if stop.exit_code:
                 return stop.exit_code
-            log = _open_log(ask, options, loaded, engine)
+            log = resumed or _new_log(ask, options, loaded, engine)
             session = Session(
                 engine,
                 log,
@@ -152,7 +157,21 @@ def _greedy(settings: GenerationSettings) -> GenerationSettings:
     return replace(settings, do_sample=False, repetition_penalty=1.0, no_repeat_ngram_size=0)
 
 
-def _open_log(ask: Ask, options: Options, loaded: LoadedConfig, engine: Engine) -> ConversationLog:
+def _resume(resume: Resume, options: Options) -> ConversationLog:
+    """The stored conversation to go on with.
+
+    Raises:
+        StoreError: there is not exactly one that is meant, or it cannot be written.
+    """
+    store = ConversationStore(options.data_dir or files.data_dir())
+    text = resume.text
+    log = store.open(last_used(store) if text is None else find_chat(store, text))
+    if log.read_only:
+        raise StoreError(log.read_only_reason)
+    return log
+
+
+def _new_log(ask: Ask, options: Options, loaded: LoadedConfig, engine: Engine) -> ConversationLog:
     system_prompt, settings = new_chat(loaded)
     if not ask.save:
         return MemoryLog(system_prompt=system_prompt, settings=settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tui_chat.config import Config, LoadedConfig
+from tui_chat.config import Config, LoadedConfig, Resume
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, OnProgress
 from tui_chat.types import ModelSpec
@@ -56,6 +56,7 @@ def make_app(tmp_path: Path) -> MakeApp:
         config: Config | None = None,
         gate: threading.Event | None = None,
         model: str | None = None,
+        resume: Resume | None = None,
     ) -> TuiChat:
         script = tmp_path / "reply.md"
         script.write_text(reply, encoding="utf-8")
@@ -70,6 +71,7 @@ def make_app(tmp_path: Path) -> MakeApp:
             spec=ModelSpec(model or f"echo:{script}", echo_rate=rate),
             data_dir=tmp_path,
             open_engine=open_gated,
+            resume=resume,
         )
 
     return make

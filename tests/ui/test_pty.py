@@ -247,6 +247,22 @@ def test_without_a_terminal_the_screen_is_refused_with_one_sentence(script: Path
     assert len(done.stderr.splitlines()) == 1 and "terminal" in done.stderr
 
 
+def test_the_last_chat_goes_on_after_a_restart(start: Start, home: Path) -> None:
+    first = start()
+    first.type("hello there\r")
+    first.shows("tok/s · speed")
+    first.type("\x11")
+    assert first.exit_code() == 0
+    again = start("--continue", wait=False)
+    again.shows("hello there")
+    again.type("and more\r")
+    again.until(lambda: again.text().count("It has two paragraphs.") == 2)
+    assert [r["content"] for r in records(home) if r.get("role") == "user"] == [
+        "hello there",
+        "and more",
+    ]
+
+
 def test_a_chat_that_is_open_in_another_copy_is_read_only_here(start: Start, home: Path) -> None:
     first = start()
     first.type("mine\r")

@@ -8,7 +8,7 @@ import pytest
 
 from tui_chat import files
 from tui_chat.cli import main
-from tui_chat.config import Config, Options, load_config, with_options
+from tui_chat.config import Config, Options, Resume, load_config, with_options
 from tui_chat.types import Mode, Precision
 from tui_chat.ui.commands import ACTIONS
 
@@ -126,6 +126,23 @@ def test_flags_work_before_and_after_the_command(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "resume"),
+    [
+        ((), None),
+        (("--continue",), Resume(None)),
+        (("--resume",), Resume("")),
+        (("--resume", "2026"), Resume("2026")),
+        (("--resume", "kv cache"), Resume("kv cache")),
+    ],
+)
+def test_the_screen_is_told_which_chat_to_go_on_with(
+    screen_options: list[Options], arguments: tuple[str, ...], resume: Resume | None
+) -> None:
+    assert run(*arguments) == 7
+    assert screen_options[0].resume == resume
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("--seed", "x"),
@@ -149,6 +166,10 @@ def test_flags_work_before_and_after_the_command(
         ("--preset", "gone"),
         ("ask", "--preset", "gone", "q"),
         ("ask", "--preset", "../gone", "q"),
+        ("--continue", "--resume", "x"),
+        ("--continue", "--system", "x"),
+        ("ask", "--resume", "x", "--preset", "none", "q"),
+        ("ask", "q", "--resume"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(

@@ -12,7 +12,7 @@ import pytest
 
 from tui_chat import files
 from tui_chat.cli import main
-from tui_chat.config import Options
+from tui_chat.config import Options, Resume
 from tui_chat.engine.base import LoadError, PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.headless import Ask, run_ask
@@ -255,6 +255,48 @@ def test_a_conversation_is_stored_only_on_request(script: Path, tmp_path: Path) 
     assert echo(script, "keep", "this", "--save", "--data-dir", str(folder)) == 0
     (summary,) = ConversationStore(folder).summaries()
     assert (summary.title, summary.message_count) == ("keep this", 2)
+
+
+def test_ask_goes_on_with_the_last_chat_or_the_one_that_is_named(
+    script: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert echo(script, "first question", "--save") == 0
+    assert echo(script, "other question", "--save") == 0
+    assert echo(script, "--continue", "and then?") == 0
+    assert echo(script, "--resume", "first", "and here?", "--json") == 0
+    store = ConversationStore(files.data_dir())
+    prompts = {
+        summary.title: [m.content for m in store.read(summary.id).conversation.messages[::2]]
+        for summary in store.summaries()
+    }
+    assert prompts == {
+        "first question": ["first question", "and here?"],
+        "other question": ["other question", "and then?"],
+    }
+    reply = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert reply["prompt_tokens"] > 20  # what was said before is sent too
+
+
+def test_a_chat_that_cannot_be_continued_is_one_sentence_before_a_model_is_loaded(
+    script: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: object) -> EchoEngine:
+        raise AssertionError("a model is loaded")
+
+    resume = Options(resume=Resume(None))
+    assert run_ask(Ask("q"), resume, never) == 1
+    assert capsys.readouterr() == ("", "tui-chat: There is no chat to continue yet.\n")
+    assert echo(script, "q", "--save") == 0
+    (summary,) = ConversationStore(files.data_dir()).summaries()
+    log = ConversationStore(files.data_dir()).open(summary.id)  # as another program has it
+    capsys.readouterr()
+    assert run_ask(Ask("q", as_json=True), Options(resume=Resume(summary.id)), never) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] == err.removeprefix("tui-chat: ").rstrip()
+    assert "open in another tui-chat" in err
+    log.close()
+    assert run_ask(Ask("q"), Options(resume=Resume("zebra")), never) == 1
+    assert 'No chat holds "zebra"' in capsys.readouterr().err
 
 
 def test_a_preset_gives_system_prompt_mode_and_settings_and_is_stored(

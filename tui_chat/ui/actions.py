@@ -4,6 +4,7 @@ The other screens are imported when they are opened: each import here would dela
 frame.
 """
 
+import asyncio
 import os
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui_chat import files
-from tui_chat.config import ConfigError
+from tui_chat.config import ConfigError, Resume
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
 from tui_chat.ui import terminal
@@ -158,6 +159,10 @@ class Actions:
     async def _show(self, conversation_log: ConversationLog) -> None:
         old = await self.app.switch_log(conversation_log)
         self._close_log(old)
+        await self.tell_state(conversation_log)
+
+    async def tell_state(self, conversation_log: ConversationLog) -> None:
+        """Say under a chat that it cannot be written, or that its file is damaged."""
         if conversation_log.read_only:
             await self.app.chat.notice([("warn", "↓ "), ("m", conversation_log.read_only_reason)])
         if conversation_log.damaged:
@@ -176,7 +181,28 @@ class Actions:
 
         self.app.engine_thread.submit(job)
 
+    async def resume(self, resume: Resume) -> str | None:
+        """Open the chat to go on with at the start; else what to search for in the list."""
+        from tui_chat.store.resume import ids_from, last_used
+
+        text, store = resume.text, self.app.store
+        try:
+            if text is None:
+                ids = [await asyncio.to_thread(last_used, store)]
+            else:
+                ids = await asyncio.to_thread(ids_from, store, text.strip())
+            if len(ids) != 1:
+                return text
+            self.app.open_log = await asyncio.to_thread(store.open, ids[0])
+        except StoreError as error:
+            self.tell(str(error), trouble=True)
+        return None
+
     def do_chats(self, _: str | None) -> None:
+        self.open_library("")
+
+    def open_library(self, query: str) -> None:
+        """Show the list of chats, with what is searched in it."""
         from tui_chat.ui.library_screen import Chosen, LibraryScreen
 
         def opened(chosen: Chosen | None) -> None:
@@ -187,7 +213,7 @@ class Actions:
             elif chosen is None and self.app.store.is_deleted(here):
                 self.app.run_worker(self._show(self.app.new_log()), exit_on_error=False)
 
-        self.app.push_screen(LibraryScreen(self.app.store), opened)
+        self.app.push_screen(LibraryScreen(self.app.store, query), opened)
 
     async def open_chat(self, conversation_id: str) -> None:
         """Show a stored chat."""

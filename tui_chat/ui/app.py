@@ -28,6 +28,7 @@ from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import (
     LoadedConfig,
     Options,
+    Resume,
     model_spec,
 )
 from tui_chat.engine import open_engine
@@ -83,6 +84,7 @@ class TuiChat(App[int], inherit_bindings=False):
         spec: ModelSpec,
         data_dir: Path,
         open_engine: OpenEngine,
+        resume: Resume | None = None,
     ) -> None:
         config = loaded.config
         plain = terminal.few_colours()
@@ -99,6 +101,7 @@ class TuiChat(App[int], inherit_bindings=False):
         self._open_engine = open_engine
         self._load_cancel: threading.Event | None = None
         self._data_dir = data_dir
+        self._resume = resume
         self.takes_keys = threading.Event()
         self.failed = False
         self._ending = False
@@ -113,7 +116,7 @@ class TuiChat(App[int], inherit_bindings=False):
             config=config,
             history=lambda: self.history,
             drafts=lambda: self.drafts,
-            count_chats=lambda: len(self.store.summaries()),
+            count_chats=lambda: self.store.totals()[0],
             model_name=model_name(spec),
         )
 
@@ -174,9 +177,14 @@ class TuiChat(App[int], inherit_bindings=False):
         self._painted = True
         gc.enable()
         self.stylesheet.read(Path(__file__).with_name("later.tcss"))
+        query = await self._doer.resume(self._resume) if self._resume else None
         await self.chat.show_first_session(self._session(self.open_log))
         self.takes_keys.set()
         self.load_model(self.spec)
+        if self._resume:
+            await self._doer.tell_state(self.open_log)
+        if query is not None:
+            self._doer.open_library(query)
         for problem in (*self._problems, *self.themes.register_all()):
             self.notify(problem, severity="warning", timeout=15, markup=False)
         # No worker of Textual's: it never ends, and the end of all workers is waited for.
@@ -382,6 +390,7 @@ def run_app(options: Options) -> int:
         spec=model_spec(loaded.config, options.echo_rate),
         data_dir=options.data_dir or files.data_dir(),
         open_engine=open_engine,
+        resume=options.resume,
     )
     files.start_log()
     with terminal.stray_output_to(files.log_path()):

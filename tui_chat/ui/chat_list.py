@@ -11,6 +11,9 @@ from tui_chat.types import ChatHits, ConversationSummary, SearchHit
 SEARCH_LIMIT = 200
 """Chats whose contents hold what is searched; there may be more."""
 
+_ID_LENGTH = 8
+"""So much of an id finds its chat: its date."""
+
 
 class ChatList:
     """The conversations, read and searched on other threads; pinned first, archived last."""
@@ -70,7 +73,13 @@ class ChatList:
         """Show what fits `query`: by the title at once, by the content once it is searched."""
         words = words_of(query)
         hits = self.hits if query and self.is_searched(query) else {}
-        fitting = [s for s in self.all if s.id in hits or holds(self._folded[s.id], words)]
+        fitting = [
+            s
+            for s in self.all
+            if s.id in hits
+            or holds(self._folded[s.id], words)
+            or (len(query) >= _ID_LENGTH and s.id.startswith(query))
+        ]
         self.shown = [s for s in fitting if self.with_archived or not s.archived]
         self.hidden = len(fitting) - len(self.shown)
 

@@ -204,6 +204,12 @@ class ChatScreen(Screen[None]):
         if self._queue:
             self._session = session
             self.drafts.switch(session.conversation, adopt=False)
+            if session.conversation.messages:
+                await self.transcript.show_conversation(session.conversation)
+                texts = [text for text, _ in self._queue]
+                self._queue = [
+                    (text, await self.transcript.add_user("", text, waiting=True)) for text in texts
+                ]
             self.drafts.changed()
         else:
             await self.show_session(session)
