@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import byte_level_tokenizer, metaspace_tokenizer
 
+from tui_chat.engine.reasoning import ReasoningSplitter
 from tui_chat.engine.text_stream import (
     FastDecoder,
     IdDecoder,
-    ReasoningSplitter,
     StopStrings,
     TailDecoder,
     TextStream,

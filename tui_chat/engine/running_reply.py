@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from tui_chat.engine.text_stream import Piece
+from tui_chat.engine.reasoning import Piece
 from tui_chat.types import Precision, ReplyMetrics, TextDelta
 
 

@@ -24,10 +24,9 @@ from tui_chat.engine.chat_template import (
     plain_turn,
 )
 from tui_chat.engine.encoding import Recent, TextEncoder
+from tui_chat.engine.reasoning import THINK_CLOSE, THINK_OPEN
 from tui_chat.types import Message, Role
 
-THINK_OPEN = "<think>"
-THINK_CLOSE = "</think>"
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 _USER, _ASSISTANT, _SYSTEM = Role.USER, Role.ASSISTANT, Role.SYSTEM
 _Key = tuple[str, str | None, bool]
