@@ -33,6 +33,7 @@ def test_every_module_imports_downwards_only() -> None:
         "tui_chat.store.conversations",
         "tui_chat.engine",
         "tui_chat.engine.echo",
+        "tui_chat.engine.server",
         "tui_chat.ui.commands",
     ],
 )
@@ -51,6 +52,22 @@ def test_a_command_that_only_prints_loads_neither(flag: str) -> None:
         f"try:\n    main([{flag!r}])\nexcept SystemExit as ended:\n    assert not ended.code"
     )
     assert loaded_by(code) == set()
+
+
+def test_asking_a_server_loads_neither() -> None:
+    code = (
+        "sys.path.insert(0, 'tests')\nfrom fake_server import FakeServer\n"
+        "from tui_chat.cli import main\nsys.stdin = None\n"
+        "with FakeServer().running() as server:\n"
+        "    assert main(['--server', server.address, 'ask', 'q']) == 0\n"
+        "    assert server.chats"
+    )
+    assert loaded_by(code) == set()
+
+
+def test_the_client_library_is_not_loaded_without_a_server() -> None:
+    code = "import tui_chat.ui.app, tui_chat.chat.session\nassert 'httpx2' not in sys.modules"
+    assert loaded_by(code) == {"textual", "rich"}
 
 
 def test_asking_the_scripted_engine_loads_neither(tmp_path: Path) -> None:

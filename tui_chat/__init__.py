@@ -1,9 +1,10 @@
-"""A full-screen terminal chat for language models that run in this process.
+"""A full-screen terminal chat for language models in this process, or on a server.
 
 The floors, lowest first; a module imports downwards only (import-linter checks it):
 
 1. `types`: the values that cross floors.
-2. `files`: where our files live; atomic write, append, lock.
+2. `files`: where our files live; atomic write, append, lock. `settings`: values that settings may
+   have. `servers`: what names a server.
 3. `engine` (messages in, reply events out; the only floor that knows torch), `store`
    (conversations on disk), `config` (config.toml). They do not know each other.
 4. `chat`: what a turn is: session, context, reply cleaning, sanitising.

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tui_chat import __version__
+from tui_chat import __version__, servers
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import Options, Resume
 from tui_chat.types import Mode, Precision
 
 USAGE = 2
 
-_DESCRIPTION = "A full-screen terminal chat with a language model that runs in this process."
+_DESCRIPTION = "A full-screen terminal chat with a language model, in this process or on a server."
 _EPILOG = """\
 examples:
   tui-chat                                   chat with the built-in guide
   tui-chat --model ~/models/Qwen3-4B         chat with a model from a folder
+  tui-chat --server http://gpu-box:8000      chat with a model on a server
   tui-chat ask "Why is the sky blue?"        print one answer
   git diff | tui-chat ask "Review this."     ask about what is piped in
 
@@ -77,6 +78,17 @@ def _rate(text: str) -> float:
 def _model(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("the name of the model is empty")
+    return _server(text) if "://" in text else text
+
+
+def _server(text: str) -> str:
+    if servers.looks_like_address(text):
+        try:
+            servers.address(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    elif not servers.is_name(text):
+        raise argparse.ArgumentTypeError("it is neither the name of a server nor an address")
     return text
 
 
@@ -103,8 +115,15 @@ def _shared_flags() -> _Parser:
         "--model",
         type=_model,
         metavar="NAME",
-        help="guide (built in), a folder, a Hugging Face hub name, or echo:PATH, "
-        "which streams the text of a file as every reply",
+        help="guide (built in), a folder, a Hugging Face hub name, server:NAME/MODEL, or "
+        "echo:PATH, which streams the text of a file as every reply",
+    )
+    group.add_argument(
+        "--server",
+        type=_server,
+        metavar="URL",
+        help="a server in place of a model in this process, by its address or the name of its "
+        "table [servers.NAME] in the config file; --model then names its model",
     )
     group.add_argument("--device", type=_model, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -330,6 +349,7 @@ def options_of(args: argparse.Namespace) -> Options:
     resume = Resume(given["resume"]) if given.get("resume") is not None else None
     return Options(
         model=given.get("model"),
+        server=given.get("server"),
         device=given.get("device"),
         precision=given.get("precision"),
         mode=Mode(mode) if mode else None,

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tui_chat import files, settings
+from tui_chat import files, servers, settings
 from tui_chat.settings import GENERATION_CHECKS, Check, plain
-from tui_chat.types import GenerationSettings, Mode, ModelSpec, Precision, Preset
+from tui_chat.types import GenerationSettings, Mode, ModelSpec, Precision, Preset, ServerSpec
 
 SPEED_DEFAULTS = GenerationSettings(
     repetition_penalty=1.0, no_repeat_ngram_size=0, speculation=True
@@ -50,6 +50,8 @@ class Config:
     speed: GenerationSettings = SPEED_DEFAULTS
     accuracy: GenerationSettings = ACCURACY_DEFAULTS
     keymap: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    servers: Mapping[str, ServerSpec] = field(default_factory=lambda: MappingProxyType({}))
+    """The servers that have a table, and one that was given by its address."""
 
     def settings(self, mode: Mode) -> GenerationSettings:
         """The generation settings of `mode`."""
@@ -82,6 +84,8 @@ class Options:
     """What the command line asks for; None leaves a setting to the config file."""
 
     model: str | None = None
+    server: str | None = None
+    """The name of a table [servers.NAME], or an address."""
     device: str | None = None
     precision: str | None = None
     """`auto` or a value of `Precision`."""
@@ -109,8 +113,18 @@ class ConfigError(Exception):
     """The config file cannot be written; `str()` is one sentence for the user."""
 
 
+def _model(value: Any) -> str:
+    name: str = settings.name(value)
+    if "://" in name:
+        try:
+            servers.address(name)
+        except ValueError:
+            raise ValueError("a model, or the address of a server without a password") from None
+    return name
+
+
 _CHECKS: Mapping[str, Check] = {
-    "model": settings.name,
+    "model": _model,
     "precision": settings.precision,
     "device": settings.name,
     "context_window": settings.whole(64, 100_000_000),
@@ -213,7 +227,7 @@ def parse_config(text: str) -> tuple[Config, tuple[str, ...]]:
     """
     data = read_toml(text, "config.toml")
     reader = EntryReader(text, "config.toml", wrong="the default is used", unknown="it is ignored")
-    tables = {"modes", "keymap"}
+    tables = {"modes", "keymap", "servers"}
     plain_entries = {key: value for key, value in data.items() if key not in tables}
     values = reader.take(plain_entries, _CHECKS)
     for name, changes in reader.modes(data).items():
@@ -225,7 +239,33 @@ def parse_config(text: str) -> tuple[Config, tuple[str, ...]]:
             keymap[action] = keys
         else:
             reader.complain(action, "keymap", 'must be a text such as "ctrl+n"; it is ignored')
-    return Config(**values, keymap=MappingProxyType(keymap)), tuple(reader.problems)
+    found, problems = _read_servers(text, data)
+    config = Config(**values, keymap=MappingProxyType(keymap), servers=MappingProxyType(found))
+    return config, (*reader.problems, *problems)
+
+
+def _read_servers(
+    text: str, data: Mapping[str, Any]
+) -> tuple[dict[str, ServerSpec], tuple[str, ...]]:
+    """The servers of the tables [servers.NAME], and one sentence per problem, never a key."""
+    reader = EntryReader(text, "config.toml", wrong="it is ignored", unknown="it is ignored")
+    found: dict[str, ServerSpec] = {}
+    for name, entries in reader.table(data, "servers").items():
+        table = f"servers.{name}"
+        if not servers.is_name(name) or not isinstance(entries, Mapping):
+            must = "must be a table [servers.NAME], its name of letters, digits, dots and dashes"
+            reader.complain(name, "servers", f"{must}; it is ignored")
+            continue
+        keys = [key for key in entries if key.lower() in servers.KEY_WORDS]
+        for key in keys:
+            reader.complain(key, table, servers.NO_KEY_HERE)
+        usable = {key: value for key, value in entries.items() if key not in keys}
+        values = reader.take(usable, servers.CHECKS, table)
+        if "url" in values:
+            found[name] = ServerSpec(name=name, **values)
+        elif "url" not in entries:
+            reader.complain("url", table, "is missing; the server is ignored")
+    return found, tuple(reader.problems)
 
 
 def load_config(path: Path | None = None) -> LoadedConfig:
@@ -269,6 +309,8 @@ def effective(config: Config) -> dict[str, Any]:
         for mode in Mode
     }
     data["keymap"] = dict(config.keymap)
+    if config.servers:
+        data["servers"] = {name: servers.as_table(spec) for name, spec in config.servers.items()}
     return data
 
 
@@ -320,9 +362,12 @@ def _with_line(text: str, name: str, line: str) -> str:
 
 
 def with_options(config: Config, options: Options) -> Config:
-    """`config` with what the command line asks for in place of its own settings."""
+    """`config` with what the command line asks for in place of its own settings.
+
+    Raises:
+        ValueError: `options` has an address that cannot be used; one sentence.
+    """
     given = {
-        "model": options.model,
         "device": options.device,
         "mode": options.mode,
         "context_window": options.context,
@@ -338,13 +383,40 @@ def with_options(config: Config, options: Options) -> Config:
     wanted: dict[str, Any] = {name: v for name, v in generation.items() if v is not None}
     for mode in Mode:
         changes[str(mode)] = replace(config.settings(mode), **wanted)
-    return replace(config, **changes)
+    config = replace(config, **changes)
+    model = options.model or config.model
+    if options.server is not None:
+        config, model = _with_server(config, options.server, options.model or "")
+    return with_model(config, model)
+
+
+def _with_server(config: Config, server: str, model: str) -> tuple[Config, str]:
+    """`config` with a server that was given by name or address, and the name of its model."""
+    name = server
+    if server not in config.servers and servers.looks_like_address(server):
+        spec = servers.server_at(server)
+        name = spec.name
+        config = replace(config, servers=MappingProxyType({**config.servers, name: spec}))
+    model = model.removeprefix(f"{servers.PREFIX}{name}/")
+    return config, f"{servers.PREFIX}{name}{'/' if model else ''}{model}"
+
+
+def with_model(config: Config, model: str) -> Config:
+    """`config` with another model; the server of an address becomes one of its servers.
+
+    Raises:
+        ValueError: the address cannot be used; one sentence.
+    """
+    if "://" in model:
+        config, model = _with_server(config, model, "")
+    return replace(config, model=model)
 
 
 def model_spec(config: Config, echo_rate: float = 0.0) -> ModelSpec:
     """The model that `config` names, as `open_engine` takes it."""
     return ModelSpec(
         model=expand_model(config.model),
+        server=servers.find_server(config.model, config.servers),
         precision=config.precision,
         device=config.device,
         context_window=config.context_window,

@@ -27,6 +27,7 @@ from tui_chat.store.exchange import to_json
 from tui_chat.store.log import ConversationLog, MemoryLog, StoreError
 from tui_chat.store.resume import find_chat, last_used
 from tui_chat.types import (
+    EngineNotice,
     GenerationSettings,
     LoadProgress,
     Mode,
@@ -136,6 +137,8 @@ def _answer(
             with contextlib.closing(events):
                 for event in events:
                     match event:
+                        case EngineNotice(text):
+                            complain(text)
                         case TextDelta(kind="content"):
                             printer.text(event.text)
                         case ReplyFinished():

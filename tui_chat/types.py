@@ -69,6 +69,8 @@ class ReplyMetrics:
     """Why the prompt cache had to start over; empty where it did not."""
     speculation_note: str = ""
     """Why no drafts could be verified although the settings ask for it; else empty."""
+    approximate: bool = False
+    """Whether the counts are estimates, because a server did not tell them."""
 
     @property
     def generate_seconds(self) -> float:
@@ -260,11 +262,36 @@ class FoundText:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """A server that answers in place of a model in this process."""
+
+    name: str
+    """What the user calls it, or host and port of its address."""
+    url: str
+    """Where its API begins, such as `http://127.0.0.1:8000/v1`."""
+    model: str = ""
+    """What it calls the model; empty takes its only one."""
+    key_env: str = ""
+    """Environment variable that holds its key; the key itself is never kept here."""
+    key_command: str = ""
+    """Command that prints its key."""
+    context_window: int | None = None
+    """Tokens of its context window, for a server that does not tell."""
+    first_token_seconds: float = 600.0
+    """How long it may be silent before the first token."""
+    between_tokens_seconds: float = 60.0
+    """How long it may be silent after that."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Which model to open, and how."""
 
     model: str = "guide"
-    """`guide`, a local folder, a Hugging Face hub name, or `echo:PATH`."""
+    """`guide`, a local folder, a Hugging Face hub name, `server:NAME/MODEL`, an address of a
+    server, or `echo:PATH`."""
+    server: ServerSpec | None = None
+    """The server that `model` names, with the model it is asked for."""
     revision: str | None = None
     precision: Precision | None = None
     """None takes the highest rung of the ladder that works."""
@@ -308,12 +335,14 @@ class ContextPlan:
     dropped: tuple[Message, ...]
     """What no longer fits, oldest first."""
     prompt_tokens: int
-    """Exact length of the rendered prompt of `kept`."""
+    """Length of the rendered prompt of `kept`."""
     context_window: int
     reserved_tokens: int
     """Room that is kept free for the reply."""
     budget: int
     """Tokens that the prompt may have; more only in a plan that cannot be sent."""
+    exact: bool = True
+    """Whether `prompt_tokens` is counted, not estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +396,17 @@ class TextDelta:
     kind: Literal["content", "reasoning"] = "content"
     completion_tokens: int = 0
     decode_seconds: float = 0.0
+    approximate: bool = False
+    """Whether `completion_tokens` is an estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNotice:
+    """Something that the reader should know about this reply, in one sentence."""
+
+    text: str
+    passing: bool = False
+    """Whether it is only of this moment, such as a wait for a busy server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +421,7 @@ class GenerationFinished:
     """One sentence for the reader when `finish_reason` is "error"."""
 
 
-EngineEvent = PrefillProgress | TextDelta | GenerationFinished
+EngineEvent = PrefillProgress | EngineNotice | TextDelta | GenerationFinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,4 +445,4 @@ class ReplyFinished:
     """One sentence when the disk refused the reply; it is then in memory only."""
 
 
-ReplyEvent = ReplyStarted | PrefillProgress | TextDelta | ReplyFinished
+ReplyEvent = ReplyStarted | PrefillProgress | EngineNotice | TextDelta | ReplyFinished

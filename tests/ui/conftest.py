@@ -9,7 +9,7 @@ import pytest
 from tui_chat.config import Config, LoadedConfig, Resume
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, OnProgress
-from tui_chat.types import ModelSpec
+from tui_chat.types import ModelSpec, ServerSpec
 from tui_chat.ui.app import TuiChat
 
 REPLY = """\
@@ -57,6 +57,7 @@ def make_app(tmp_path: Path) -> MakeApp:
         gate: threading.Event | None = None,
         model: str | None = None,
         resume: Resume | None = None,
+        server: ServerSpec | None = None,
     ) -> TuiChat:
         script = tmp_path / "reply.md"
         script.write_text(reply, encoding="utf-8")
@@ -68,7 +69,7 @@ def make_app(tmp_path: Path) -> MakeApp:
 
         return TuiChat(
             loaded=LoadedConfig(config or Config(), tmp_path / "config.toml"),
-            spec=ModelSpec(model or f"echo:{script}", echo_rate=rate),
+            spec=ModelSpec(model or f"echo:{script}", server=server, echo_rate=rate),
             data_dir=tmp_path,
             open_engine=open_gated,
             resume=resume,

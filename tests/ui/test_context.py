@@ -21,7 +21,9 @@ async def test_a_message_that_is_too_long_comes_back_into_the_box(make_app: Make
         await pilot.press("enter")
         await until(pilot, lambda: app.chat.box.text == LONG and not app.chat.busy)
         assert app.chat.session.conversation == before
-        assert "needs 208 tokens, but the context budget is 150" in " ".join(shown(app).split())
+        assert "needs about 208 tokens, but the context budget is 150" in " ".join(
+            shown(app).split()
+        )
         assert [view.text for view in app.chat.query(UserTurn)] == ["first"]
         app.chat.box.set_text("")
         await ask(pilot, "second")

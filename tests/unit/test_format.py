@@ -61,6 +61,7 @@ A1 = Message(
         drafted_tokens=5,
         cache_note="it cannot be cut back",
         speculation_note="off",
+        approximate=True,
     ),
     cut_tail=" It",
     continuations=1,

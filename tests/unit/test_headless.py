@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from fake_server import FakeServer, json_page, reply, usage
 
 from tui_chat import files
 from tui_chat.cli import main
@@ -335,9 +336,9 @@ def test_a_question_that_is_too_long_is_refused_with_the_numbers(
     store = ("--save", "--data-dir", str(tmp_path / "data"))
     assert echo(script, "word " * 100, *flag, *store) == 1
     out, err = capsys.readouterr()
-    assert out == "" and "needs 107 tokens" in err and err.count("\n") == 1
+    assert out == "" and "needs about 107 tokens" in err and err.count("\n") == 1
     assert echo(script, "word " * 100, *flag, "--json") == 1
-    assert "needs 107 tokens" in json.loads(capsys.readouterr().out)["error"]
+    assert "needs about 107 tokens" in json.loads(capsys.readouterr().out)["error"]
     assert ConversationStore(tmp_path / "data").summaries() == []
 
 
@@ -413,3 +414,48 @@ def test_a_full_disk_behind_standard_output_is_one_sentence(script: Path) -> Non
 def test_it_works_with_every_standard_stream_closed(script: Path) -> None:
     command = f"exec '{sys.executable}' -m tui_chat --model 'echo:{script}' ask hi <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+
+# On a server --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with FakeServer().running() as running:
+        yield running
+
+
+def test_a_server_answers_on_the_command_line(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers = [reply("It is ", "blue.", counts=usage(9, 4))]
+    assert main(["--server", server.address, "ask", "--json", "why"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], found["model"], found["precision"]) == ("It is blue.", "tiny", None)
+    assert found["device"] == f"server:{server.address.removeprefix('http://')}"
+    assert (found["prompt_tokens"], found["completion_tokens"], found["approximate"]) == (
+        9,
+        4,
+        False,
+    )
+
+
+def test_what_a_server_refuses_is_told_beside_the_answer(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"detail": "Unexpected fields in the request: {'repetition_penalty'}"}
+    server.answers = [json_page(422, said), reply("Blue.")]
+    assert main(["--server", server.address, "--mode", "accuracy", "ask", "why"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "Blue.\n"
+    assert "The server refuses repetition_penalty" in printed.err
+
+
+def test_a_server_that_fails_is_one_sentence_and_exit_code_1(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers = [json_page(500, {"error": "out of memory"})]
+    assert main(["--server", server.address, "ask", "why"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "failed (500)" in printed.err and printed.err.count("\n") == 1

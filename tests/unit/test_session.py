@@ -286,7 +286,9 @@ def test_a_message_that_is_too_long_is_refused_and_nothing_of_it_is_stored(
 ) -> None:
     engine = FakeEngine(tmp_path, TextDelta("ok"), STOPPED, window=100)
     session = Session(engine, log)
-    with pytest.raises(PromptTooLong, match=r"needs 307 tokens, but only 75 .* window of 100"):
+    with pytest.raises(
+        PromptTooLong, match=r"needs about 307 tokens, but only 75 .* window of 100"
+    ):
         ask(session, "word " * 300)
     assert (store.summaries(), log.conversation.title, engine.prompts) == ([], "", [])
     ask(session, "hello")
@@ -320,7 +322,7 @@ def test_a_refused_message_names_the_system_prompt_and_the_budget(tmp_path: Path
     with pytest.raises(PromptTooLong) as caught:
         ask(session, "word " * 60)
     assert str(caught.value) == (
-        "The message and the system prompt need 101 tokens, but the context budget is 70: "
+        "The message and the system prompt need about 101 tokens, but the context budget is 70: "
         "shorten it, or raise context_budget."
     )
 

@@ -26,7 +26,8 @@ class PromptTooLong(Exception):
                 f"({plan.reserved_tokens:,} are kept for the reply): shorten it, or load a model "
                 "with a larger window."
             )
-        super().__init__(f"{what} {plan.prompt_tokens:,} tokens, but {limit}")
+        about = "" if plan.exact else "about "
+        super().__init__(f"{what} {about}{plan.prompt_tokens:,} tokens, but {limit}")
 
 
 def split_turns(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
@@ -88,6 +89,7 @@ def plan_context(
     *,
     most: int | None = None,
     dropped_before: int = 0,
+    exact: bool = True,
 ) -> ContextPlan:
     """Choose what of `messages` is sent.
 
@@ -104,6 +106,7 @@ def plan_context(
         count_tokens: exact length of the rendered prompt; it has the last word.
         most: the budget, where it is to be smaller than that.
         dropped_before: how many turns the previous plan left out; they stay out.
+        exact: whether `count_tokens` counts; it may estimate.
 
     Raises:
         PromptTooLong: system message and newest turn alone exceed the budget.
@@ -136,6 +139,7 @@ def plan_context(
         context_window=window,
         reserved_tokens=reserved,
         budget=budget,
+        exact=exact,
     )
     if tokens > budget:
         raise PromptTooLong(plan)

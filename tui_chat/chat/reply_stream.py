@@ -13,6 +13,7 @@ from tui_chat.engine.base import Engine, EngineError, PollSettings
 from tui_chat.store.log import ConversationLog, StoreError
 from tui_chat.types import (
     EngineEvent,
+    EngineNotice,
     FinishReason,
     GenerationFinished,
     GenerationSettings,
@@ -21,6 +22,7 @@ from tui_chat.types import (
     PrefillProgress,
     ReplyEvent,
     ReplyFinished,
+    ReplyMetrics,
     Status,
     TextDelta,
 )
@@ -116,7 +118,7 @@ class ReplyStream:
         self._unseen = self._content[0][len(shown) :]
         """What is certain but was trimmed from the screen."""
         self._saved_at = clock()
-        self._figures = (0, 0.0)
+        self._figures = (0, 0.0, False)
         self._ended = False
 
     def __enter__(self) -> "ReplyStream":
@@ -153,7 +155,7 @@ class ReplyStream:
                     match event:
                         case TextDelta():
                             yield from self._take(event)
-                        case PrefillProgress():
+                        case PrefillProgress() | EngineNotice():
                             yield event
                         case GenerationFinished():
                             finished = event
@@ -174,7 +176,7 @@ class ReplyStream:
         yield end
 
     def _take(self, delta: TextDelta) -> list[TextDelta]:
-        self._figures = (delta.completion_tokens, delta.decode_seconds)
+        self._figures = (delta.completion_tokens, delta.decode_seconds, delta.approximate)
         if delta.kind == "content":
             text = self._cleaner.feed(delta.text)
             self._content.append(text)
@@ -247,8 +249,14 @@ class ReplyStream:
             mode=self._settings.mode,
             modes=tuple(modes) if len(modes) > 1 else (),
             token_count=tokens,
-            metrics=finished.metrics if finished else None,
+            metrics=_with_doubt_of(cut, finished.metrics) if finished else None,
         )
+
+
+def _with_doubt_of(cut: Message | None, metrics: ReplyMetrics) -> ReplyMetrics:
+    """The figures of the last part, marked as estimates where those before it were."""
+    doubtful = cut is not None and cut.metrics is not None and cut.metrics.approximate
+    return replace(metrics, approximate=True) if doubtful else metrics
 
 
 def _events(

@@ -287,6 +287,7 @@ class Session:
             count_tokens if turns else lambda kept: sum(map(engine.count_message, kept)),
             most=self.context_budget,
             dropped_before=dropped_before,
+            exact=engine.exact_counts,
         )
 
     def _reply_to(

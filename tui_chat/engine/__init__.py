@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from tui_chat.engine.base import Engine, LoadCancelled, OnProgress
+from tui_chat.servers import names_server
 from tui_chat.types import LoadProgress, ModelSpec
 
 ECHO = "echo:"
@@ -26,7 +27,7 @@ def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Even
     """Open the engine for `spec.model`; the one place that imports torch.
 
     Args:
-        spec: `echo:PATH`, `guide`, a folder, or a hub name; and how to open it.
+        spec: `echo:PATH`, `guide`, a folder, a hub name, or a server; and how to open it.
         on_progress: called from this thread (from others during a download), often.
         cancel: when set, the load ends at the next weight or the next stage.
 
@@ -39,6 +40,11 @@ def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Even
 
         path = Path(os.path.expanduser(spec.model.removeprefix(ECHO)))
         return EchoEngine(path, spec.echo_rate, spec.context_window)
+
+    if names_server(spec.model):
+        from tui_chat.engine.server import open_server
+
+        return open_server(spec, on_progress, cancel)
 
     from tui_chat.engine import hub
     from tui_chat.engine.checkpoint import read_ahead, read_checkpoint

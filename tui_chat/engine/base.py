@@ -42,11 +42,8 @@ class Engine(Protocol):
     """Tokens that prompt and reply may have together."""
     tokenizer_id: str
     """Names the tokenizer and chat template; counts are cached under it."""
-    exact_counts: bool
-    """Whether `count_tokens` is exact or an estimate."""
-    precision: Precision
     device: str
-    """`cpu`, `cuda:0`, `mps`; `echo` for the scripted engine."""
+    """`cpu`, `cuda:0`, `mps`; `echo` for the scripted engine, `server:NAME` for a server."""
     dtype: str
     """Type of the weights that are computed with: `bfloat16`, `float32`; may be empty."""
     rungs: tuple[Rung, ...]
@@ -54,11 +51,25 @@ class Engine(Protocol):
     notes: tuple[str, ...]
     """What the user should know about this model: no chat template, a folded system role."""
 
+    @property
+    def exact_counts(self) -> bool:
+        """Whether `count_tokens` is exact or an estimate; a server's may turn out to be one."""
+        ...
+
+    @property
+    def precision(self) -> Precision | None:
+        """How the weights are held; None for a server, which does not tell."""
+        ...
+
     def count_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Length of the prompt that `stream` would render `messages` to.
 
         `thinking` is that of the settings it would get. Safe to call from any thread, also while
         a reply is being generated.
+
+        Raises:
+            EngineError: these messages cannot be sent: the chat template refuses them, or they
+                end with a reply that this engine cannot continue.
         """
         ...
 
@@ -93,13 +104,14 @@ class Engine(Protocol):
             settings: asked before each token, so that they can change from one token to the
                 next without a new prefill; None values are taken from the model's generation
                 config. `max_new_tokens`, `seed` and `stop_strings` are those of the first
-                answer.
+                answer. A server is told once: all are those of the first answer.
             cancel: when set, generation ends within one token or one prefill chunk.
 
         Yields:
             `PrefillProgress`, then one `TextDelta` per token that completed some text, then
             exactly one `GenerationFinished`, also after an error or a cancel. Text before an
-            error has been yielded by then. Never raises for a fault of generation.
+            error has been yielded by then. An `EngineNotice` may come anywhere before the end.
+            Never raises for a fault of generation.
         """
         ...
 

@@ -34,7 +34,9 @@ _STATUSES: dict[str, Status] = {status: status for status in get_args(Status)}
 _FINISH_REASONS: dict[str, FinishReason] = {reason: reason for reason in get_args(FinishReason)}
 _TITLE_SOURCES: dict[str, TitleSource] = {source: source for source in get_args(TitleSource)}
 _METRIC_TEXTS = frozenset({"cache_note", "speculation_note"})
-_METRIC_NUMBERS = frozenset(f.name for f in fields(ReplyMetrics)) - _METRIC_TEXTS - {"precision"}
+_METRIC_NUMBERS = (
+    frozenset(f.name for f in fields(ReplyMetrics)) - _METRIC_TEXTS - {"precision", "approximate"}
+)
 
 
 class DamagedRecord(ValueError):
@@ -305,7 +307,8 @@ def _modes(value: object) -> tuple[Mode, ...]:
 def _metrics_to_json(metrics: ReplyMetrics) -> Record:
     record: Record = {name: getattr(metrics, name) for name in sorted(_METRIC_NUMBERS)}
     texts = {name: text for name in sorted(_METRIC_TEXTS) if (text := getattr(metrics, name))}
-    return record | {"precision": metrics.precision} | texts
+    estimated = {"approximate": True} if metrics.approximate else {}
+    return record | {"precision": metrics.precision} | texts | estimated
 
 
 def _metrics_from_json(value: object) -> ReplyMetrics | None:
@@ -318,7 +321,8 @@ def _metrics_from_json(value: object) -> ReplyMetrics | None:
     }
     texts: Record = {n: text for n in _METRIC_TEXTS if isinstance(text := value.get(n), str)}
     precision = _choice(_PRECISIONS, value.get("precision"))
-    return ReplyMetrics(**numbers, **texts, precision=precision)
+    approximate = value.get("approximate") is True
+    return ReplyMetrics(**numbers, **texts, precision=precision, approximate=approximate)
 
 
 def _is_count(value: object, *, whole: bool) -> bool:

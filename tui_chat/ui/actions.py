@@ -306,22 +306,26 @@ class Actions:
     async def do_context(self, _: str | None) -> None:
         from tui_chat.ui.message_view import metrics_lines
 
-        plan = self.app.chat.session.plan()
+        # A server may be asked to count.
+        plan = await asyncio.to_thread(self.app.chat.session.plan)
         if plan is None:
             self.tell("The model is still loading.")
             return
+        about = "" if plan.exact else "≈"
         # Without a draft the plan ends with an empty question.
         turns = sum(message.role is Role.USER and message.content != "" for message in plan.kept)
         gone = sum(message.role is Role.USER for message in plan.dropped)
         room = plan.context_window - plan.reserved_tokens - plan.prompt_tokens
         parts: list[Part] = [
-            ("hi", f"{plan.prompt_tokens:,}"),
+            ("hi", f"{about}{plan.prompt_tokens:,}"),
             ("m", f" of {plan.context_window:,} tokens would be sent: "),
             f"{turns} turns" if turns != 1 else "1 turn",
         ]
         if plan.kept and plan.kept[0].role is Role.SYSTEM:
             parts += [("m", " and the system prompt")]
-        parts.append(("m", f"\n{plan.reserved_tokens:,} are kept for the reply, {room:,} are free"))
+        parts.append(
+            ("m", f"\n{plan.reserved_tokens:,} are kept for the reply, {about}{room:,} are free")
+        )
         if gone:
             parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
         last = self.app.chat.session.conversation.messages[-1:]
@@ -339,7 +343,8 @@ class Actions:
         if argument:
             self.app.switch_model(argument)
         else:
-            self.app.push_screen(ModelScreen(self.app.spec.model), chosen)
+            servers = tuple(self.app.loaded.config.servers.values())
+            self.app.push_screen(ModelScreen(self.app.spec.model, servers), chosen)
 
     def do_palette(self, _: str | None) -> None:
         self.app.action_command_palette()

@@ -30,6 +30,7 @@ from tui_chat.config import (
     Options,
     Resume,
     model_spec,
+    with_model,
 )
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
@@ -118,6 +119,7 @@ class TuiChat(App[int], inherit_bindings=False):
             drafts=lambda: self.drafts,
             count_chats=lambda: self.store.totals()[0],
             model_name=model_name(spec),
+            server=spec.server.name if spec.server else "",
         )
 
     @cached_property
@@ -276,6 +278,7 @@ class TuiChat(App[int], inherit_bindings=False):
         old, self.engine = self.engine, None
         self.chat.session.engine = None
         self.spec = spec
+        self.chat.will_run_on(spec.server.name if spec.server else "")
         self.chat.update_status(model=model_name(spec), rung="loading", memory=None)
 
         def job(cancel: threading.Event) -> None:
@@ -300,8 +303,16 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def switch_model(self, name: str) -> None:
         """Load another model, with the precision and device that the config asks for."""
+        try:
+            config = with_model(self.loaded.config, name)
+        except ValueError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        # A server that was given by its address stays among those to choose from.
+        self.loaded = replace(
+            self.loaded, config=replace(self.loaded.config, servers=config.servers)
+        )
         self.chat.stop_reply()
-        config = replace(self.loaded.config, model=name)
         self.load_model(model_spec(config, self.spec.echo_rate))
 
     def cancel_load(self) -> None:
@@ -316,6 +327,8 @@ class TuiChat(App[int], inherit_bindings=False):
     async def on_model_ready(self, event: ModelReady) -> None:
         self._load_cancel = None
         self.engine = self.chat.session.engine = event.engine
+        if self.spec.server is not None:  # which may have told its only model just now
+            self.spec = replace(self.spec, model=event.engine.tokenizer_id)
         await self.chat.model_ready([*_rung_lines(event.engine), *_note_lines(event.engine)])
 
     async def on_model_failed(self, event: ModelFailed) -> None:

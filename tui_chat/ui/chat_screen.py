@@ -24,6 +24,7 @@ from textual.widgets import OptionList, TextArea
 from tui_chat.config import Config
 from tui_chat.settings import overlaid
 from tui_chat.types import (
+    EngineNotice,
     GenerationSettings,
     LoadProgress,
     Mode,
@@ -77,7 +78,9 @@ class ChatScreen(Screen[None]):
         drafts: "Callable[[], Drafts]",
         count_chats: Callable[[], int],
         model_name: str,
+        server: str = "",
     ) -> None:
+        """`server` is the name of the one that the model runs on; empty for this process."""
         super().__init__()
         self._session: Session | None = None
         self.mode = config.mode
@@ -89,6 +92,7 @@ class ChatScreen(Screen[None]):
         self._history = history
         self._count_chats = count_chats
         self._model_name = model_name
+        self._server = server
         self._cancel: Event | None = None
         self._told: set[tuple[str, str]] = set()
         self._queue: list[tuple[str, UserTurn]] = []
@@ -155,7 +159,7 @@ class ChatScreen(Screen[None]):
         if engine is not None:
             known |= {
                 "model": engine.name,
-                "rung": str(engine.precision),
+                "rung": str(engine.precision or engine.device),
                 "context_window": engine.context_window,
                 "exact": engine.exact_counts,
                 "memory": engine.memory(),
@@ -163,6 +167,10 @@ class ChatScreen(Screen[None]):
             }
         bar.update_status(replace(bar.status, **known | changes))
         self.box.placeholder = f"Message {bar.status.model}" if bar.status.model else "Message"
+
+    def will_run_on(self, server: str) -> None:
+        """Tell which server the next model runs on; empty for this process."""
+        self._server = server
 
     def show_loading(self, progress: LoadProgress) -> None:
         """Show how far the model has come."""
@@ -192,7 +200,7 @@ class ChatScreen(Screen[None]):
         self.load_progress = None
         if lines := self.query("#load-line"):
             lines.first(OneLine).show([[("err", "not loaded")]])
-        self.update_status(rung="no model" if self.engine is None else str(self.engine.precision))
+        self.update_status(**({"rung": "no model"} if self.engine is None else {}))
         way: Line = (("k", self.key("model")), ("m", " choose another model"))
         await self.transcript.add_failure(sentence, way, log=log_path)
         self._show_activity()
@@ -233,6 +241,7 @@ class ChatScreen(Screen[None]):
             await self.transcript.show_welcome(
                 *welcome.widgets(
                     model=self.query_one(StatusBar).status.model,
+                    server=self._server,
                     ready=session.engine is not None,
                     key=self.key,
                 )
@@ -277,6 +286,7 @@ class ChatScreen(Screen[None]):
             queues=self.busy or self.engine is None,
             draft_tokens=self.query_one(StatusBar).status.draft_tokens,
             room_left=self._room_left,
+            exact=self.engine is None or self.engine.exact_counts,
         )
 
     # ---- counting ----
@@ -396,13 +406,20 @@ class ChatScreen(Screen[None]):
                 self.update_status(prompt_tokens=started.plan.prompt_tokens, draft_tokens=0)
             case PrefillProgress() as progress:
                 self._painter.prefill(progress)
+            case EngineNotice(text, passing=True):
+                self._painter.waiting(text)
+            case EngineNotice(text):
+                await self.notice([("m", text)])
             case TextDelta() as delta:
                 self._painter.delta(delta)
             case ReplyFinished() as finished:
                 await self._painter.finished(finished)
                 metrics = finished.message.metrics
                 if metrics is not None and metrics.completion_tokens >= 8:
-                    self.update_status(tokens_per_second=metrics.tokens_per_second)
+                    self.update_status(
+                        tokens_per_second=metrics.tokens_per_second,
+                        exact_rate=not metrics.approximate,
+                    )
                 if metrics is not None:
                     await self._tell_notes(metrics)
                 await self._end_reply()
@@ -494,5 +511,7 @@ class ChatScreen(Screen[None]):
         what = f"repetition penalty {penalty:g}" if penalty != 1.0 else "no repetition penalty"
         what += f", repeated {size}-grams blocked" if size else ", no n-gram blocking"
         if self.session.conversation.messages or self.busy:
-            since = "token" if self.busy else "reply"
+            # A server is told the settings of a reply once.
+            on_server = self.engine is not None and self.engine.precision is None
+            since = "token" if self.busy and not on_server else "reply"
             await self.notice([("k", str(mode)), ("m", f" from the next {since} on: {what}")])

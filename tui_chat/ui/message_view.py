@@ -66,26 +66,29 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
     A `prefix` tells that size already.
     """
     metrics = message.metrics or ReplyMetrics()
+    about = "≈" if metrics.approximate else ""
     new = metrics.prompt_tokens - metrics.cached_tokens
-    read = brief = f"prefill {new:,} tok"
+    read = brief = f"prefill {about}{new:,} tok"
     if metrics.cached_tokens:
-        brief = f"prefill {new:,}+{metrics.cached_tokens:,}"
+        brief = f"prefill {about}{new:,}+{metrics.cached_tokens:,}"
         of = f"(reused {metrics.cached_tokens:,} of {metrics.prompt_tokens:,})"
-        read = f"prefill {new:,} {of}"
-    tokenize = f"tokenize {seconds(metrics.tokenize_seconds)} · "
+        read = f"prefill {about}{new:,} {of}"
+    tokenize = ""
+    if metrics.tokenize_seconds:  # a server does not tell
+        tokenize = f"tokenize {seconds(metrics.tokenize_seconds)} · "
     prefill = seconds(metrics.prefill_seconds)
-    prefill_rate = f" {metrics.prompt_tokens_per_second:,.0f} tok/s" if new >= 8 else ""
-    written = f"{metrics.completion_tokens:,} tok"
+    prefill_rate = f" {about}{metrics.prompt_tokens_per_second:,.0f} tok/s" if new >= 8 else ""
+    written = f"{about}{metrics.completion_tokens:,} tok"
     decode = f"{'decode' if prefix else written} {seconds(metrics.decode_seconds)} · "
     drafted = f"{metrics.drafted_tokens:,} drafted · " if metrics.drafted_tokens else ""
-    rate = f"{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
+    rate = f"{about}{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
     modes = " then ".join(message.modes) or message.mode or ""
     tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {modes}" if modes else ""))
     whole, short = "", "" if prefix else f"{written} · "
     if message.continuations and not prefix:
         parts = f"{message.continuations + 1} parts"
         if message.token_count is not None:
-            parts = f"{message.token_count:,} tok in {parts}"
+            parts = f"{about}{message.token_count:,} tok in {parts}"
         whole, short = f"{parts}, the last: ", f"{parts} · "
     total = f"total {seconds(metrics.total_seconds)} · "
     why = f" ({metrics.cache_note})" if metrics.cache_note else ""
@@ -127,7 +130,7 @@ def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]
         offers += ["  "] * bool(offers) + [("k", key("regenerate")), ("m", " again")]
     dot: Line = (("m", " · "),) if offers else ()
     tokens = message.token_count or metrics.completion_tokens
-    count = f"{tokens:,} tok"
+    count = f"{'≈' if metrics.approximate else ''}{tokens:,} tok"
     match message.status, message.finish_reason:
         case "failed", _:
             return [(("err", f"× {message.error}"), "  ", *offers)]

@@ -1,12 +1,13 @@
-"""Choose the model to load: one that is on this machine, a folder, or a name on the hub."""
+"""Choose the model to load: one on this machine, a folder, a name on the hub, or a server."""
 
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -19,8 +20,9 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from tui_chat.chat.sanitize import one_line
+from tui_chat.servers import model_name, names_server
 from tui_chat.store.search import fold, holds, words_of
-from tui_chat.types import ModelSpec, Precision
+from tui_chat.types import ModelSpec, Precision, ServerSpec
 from tui_chat.ui.ink import Column, InkText, Line, OneLine, Part, columns, gigabytes, paint
 from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits
 
@@ -52,11 +54,15 @@ class ModelRow:
 
     name: str
     source: str
-    """Where it comes from, in a word or two: "built in", "cached", "folder", "hub"."""
+    """Where it comes from, in a word or two: "built in", "cached", "folder", "hub", "server"."""
     size_bytes: int = 0
     """Bytes of its weights; 0 where they are not known."""
     rungs: tuple[RungFit, ...] = ()
     """In the order in which they are tried; empty where nothing is known."""
+    note: str = ""
+    """What there is to say of it, in a sentence."""
+    trouble: str = ""
+    """Why its server does not tell its models, in one sentence."""
 
     @property
     def best(self) -> RungFit | None:
@@ -87,6 +93,24 @@ def find_models() -> tuple[list[ModelRow], list[str]]:
     gpus = hardware.gpus[:1] if hardware else ()
     free = [f"{_free(gpu)} free on the GPU" for gpu in gpus]
     return rows, [*free, f"{_free(cpu_device())} memory free"]
+
+
+def server_models(server: ServerSpec, is_cancelled: Callable[[], bool]) -> list[ModelRow]:
+    """The models of a server, or one row that says why it does not tell them.
+
+    It asks the server: not for the event loop.
+    """
+    from tui_chat.engine.base import EngineError
+    from tui_chat.engine.server import models_of
+
+    note = f"It runs on the server at {server.url}; what you type is sent there."
+    try:
+        names = models_of(server, is_cancelled)
+    except EngineError as error:
+        return [ModelRow(model_name(server, server.model), "server", note=note, trouble=str(error))]
+    if server.model and server.model not in names:
+        names = (server.model, *names)
+    return [ModelRow(model_name(server, name), "server", note=note) for name in names]
 
 
 def _free(device: "Device") -> str:
@@ -145,10 +169,13 @@ class ModelScreen(Screen[str | None]):
         Binding("pagedown", "page(1)", show=False, priority=True),
     ]
 
-    def __init__(self, current: str) -> None:
+    def __init__(self, current: str, servers: Sequence[ServerSpec] = ()) -> None:
         """`current` is the model that is loaded, or loading, as `--model` names it."""
         super().__init__()
         self._current = current
+        self._servers = servers
+        self._asking = len(servers)
+        self._left = Event()
         self._models: list[ModelRow] = []
         self._shown: list[ModelRow] = []
         self._free: list[str] = []
@@ -177,10 +204,24 @@ class ModelScreen(Screen[str | None]):
         self._field.focus()
         self._show_rows()
         self.run_worker(self._load(), exit_on_error=False)
+        for server in self._servers:
+            self.run_worker(self._ask(server), exit_on_error=False)
+
+    def on_unmount(self) -> None:
+        self._left.set()
+
+    async def _ask(self, server: ServerSpec) -> None:
+        rows = await asyncio.to_thread(server_models, server, self._left.is_set)
+        self._asking -= 1
+        names = {row.name for row in rows}
+        self._models = [*(model for model in self._models if model.name not in names), *rows]
+        if self.is_mounted:
+            self._show_rows(keep=True)
 
     async def _load(self) -> None:
         try:
-            self._models, self._free = await asyncio.to_thread(find_models)
+            models, self._free = await asyncio.to_thread(find_models)
+            self._models = [*models, *self._models]
         except (OSError, RuntimeError, ImportError):
             log.exception("the models on this machine could not be listed")
             self.notify("The models on this machine could not be listed.", markup=False)
@@ -196,9 +237,16 @@ class ModelScreen(Screen[str | None]):
         return self._field.value.strip()
 
     @on(Input.Changed, "#model-find")
-    def _show_rows(self) -> None:
-        """List the models that hold the typed text, and the text itself as one to load."""
+    def _typed_more(self) -> None:
+        self._show_rows()
+
+    def _show_rows(self, *, keep: bool = False) -> None:
+        """List the models that hold the typed text, and the text itself as one to load.
+
+        With `keep` the row that is highlighted stays so.
+        """
         typed = self._typed
+        highlighted = self._shown[self._rows.highlighted].name if keep and self._shown else ""
         self._shown = [model for model in self._models if holds(fold(model.name), words_of(typed))]
         names = [model.name for model in self._shown]
         if typed and typed not in names:
@@ -206,20 +254,22 @@ class ModelScreen(Screen[str | None]):
             names.append(typed)
         # A whole name or path is meant as it is typed, also where a longer name holds it.
         wanted = typed if "/" in typed else self._current if not typed else ""
+        wanted = highlighted or wanted
         at = names.index(wanted) if wanted in names else 0
         painters = [
             partial(_paint_row, model, typed, model.name == self._current) for model in self._shown
         ]
         self._rows.show(painters, highlighted=at)
         count = f"{len(self._models)}" if self._loaded else "looking…"
-        self.query_one("#model-count", InkText).show([("m", count)])
+        asking = " · asking the servers…" if self._asking and self._loaded else ""
+        self.query_one("#model-count", InkText).show([("m", f"{count}{asking}")])
 
     @on(RowList.Highlighted)
     def _show_detail(self) -> None:
         model = self._shown[self._rows.highlighted] if self._shown else None
         self.query_one("#model-name", OneLine).show([[("hi", model.name if model else "")]])
         self.query_one(FitBars).show(model)
-        note = ""
+        note = (model.trouble or model.note) if model is not None else ""
         if model is not None and model.source == "hub":
             note = "Enter downloads it and loads it."
         elif model is not None and model.rungs and model.name != self._current:
@@ -248,6 +298,8 @@ def _kind(name: str) -> str:
         return "built in"
     if name.startswith("echo:"):
         return "script"
+    if names_server(name):
+        return "server"
     path = Path(name)
     is_path = name.startswith(("/", "~", ".")) or name.count("/") > 1 or path.exists()
     return "folder" if is_path else "hub"
@@ -270,7 +322,9 @@ def _paint_row(
     model: ModelRow, typed: str, loaded: bool, width: int, highlighted: bool
 ) -> Sequence[Line]:
     state, state_word = "download" if model.source == "hub" else "", "m"
-    if loaded:
+    if model.trouble:
+        state, state_word = "no answer", "warn"
+    elif loaded:
         state, state_word = "loaded", "ok"
     elif model.best is not None:
         state = f"{model.best.label} fits"

@@ -40,6 +40,7 @@ class ReplyPainter:
         self._key = key
         self._view: AssistantTurn | None = None
         self._delta: TextDelta | None = None
+        self._exact = True
         self._reading_since = time.monotonic()
         self._repainted = 0.0
 
@@ -51,13 +52,22 @@ class ReplyPainter:
         await self._transcript.show_plan(event.plan)
         self._view = await self._transcript.open_reply(event.message_id)
         self._reading_since = time.monotonic()
-        self._activity.show_reading(0, event.plan.prompt_tokens, 0.0, self._key("stop"))
+        self._exact = event.plan.exact
+        tokens = event.plan.prompt_tokens
+        self._activity.show_reading(0, tokens, 0.0, self._key("stop"), exact=self._exact)
 
     def prefill(self, event: PrefillProgress) -> None:
         """More of the prompt is read; a short prompt shows no progress."""
         elapsed = time.monotonic() - self._reading_since
         if elapsed > ACTIVITY_INTERVAL:
-            self._activity.show_reading(event.done, event.total, elapsed, self._key("stop"))
+            # What a server reads it has counted.
+            exact = self._exact or event.done > 0
+            key = self._key("stop")
+            self._activity.show_reading(event.done, event.total, elapsed, key, exact=exact)
+
+    def waiting(self, why: str) -> None:
+        """A busy server is waited for."""
+        self._activity.show_waiting(why, self._key("stop"))
 
     def delta(self, event: TextDelta) -> None:
         """More text."""
@@ -74,8 +84,7 @@ class ReplyPainter:
             return
         self._repainted = time.monotonic()
         self._activity.show_writing(
-            self._delta.completion_tokens,
-            self._delta.decode_seconds,
+            self._delta,
             below=not self._transcript.at_end,
             stop_key=self._key("stop"),
             follow_key=self._key("follow"),

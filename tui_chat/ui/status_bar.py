@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tui_chat.types import LoadProgress, MemoryUse, Mode
+from tui_chat.types import LoadProgress, MemoryUse, Mode, TextDelta
 from tui_chat.ui.commands import Action
 from tui_chat.ui.ink import Line, OneLine, Part, gigabytes, meter, seconds, thousands
 
@@ -14,7 +14,7 @@ class Status:
 
     model: str = ""
     rung: str = "loading"
-    """The precision that runs, or "loading" or "no model"."""
+    """The precision that runs, the server that does, or "loading" or "no model"."""
     mode: Mode = Mode.SPEED
     title: str = ""
     prompt_tokens: int = 0
@@ -25,6 +25,7 @@ class Status:
     memory: MemoryUse | None = None
     tokens_per_second: float = 0.0
     """Of the last reply; 0 when there is none to speak of."""
+    exact_rate: bool = True
 
 
 def _left(status: Status) -> list[Line]:
@@ -45,6 +46,8 @@ def _right(status: Status) -> list[Line]:
     about = "" if status.exact else "≈"
     used, draft = status.prompt_tokens, status.draft_tokens
     rate = f"{status.tokens_per_second:.1f}" if status.tokens_per_second else "—"
+    if status.tokens_per_second and not status.exact_rate:
+        rate = f"≈{rate}"
     if not window:
         return [(("m", "context — "),), ()]
 
@@ -116,10 +119,12 @@ class Activity(OneLine):
         stop: list[Line] = [(("k", stop_key), ("m", " cancel"))] if stop_key else [()]
         self.show([[*parts, *detail], parts], stop)
 
-    def show_reading(self, done: int, total: int, elapsed: float, stop_key: str) -> None:
+    def show_reading(
+        self, done: int, total: int, elapsed: float, stop_key: str, *, exact: bool = True
+    ) -> None:
         """The prompt is being prefilled."""
         fraction = done / total if total else 0.0
-        count: Part = ("m", f"  {done:,} of {total:,} tok")
+        count: Part = ("m", f"  {done:,} of {'' if exact else '≈'}{total:,} tok")
         timed: Part = ("m", f" · {seconds(elapsed)}")
         bar = meter_of_progress(fraction, 24)
         short = meter_of_progress(fraction, 16)
@@ -134,15 +139,21 @@ class Activity(OneLine):
             _stop(stop_key),
         )
 
+    def show_waiting(self, why: str, stop_key: str) -> None:
+        """A busy server is waited for."""
+        self.show([[("warn", "▪"), f" {why}"]], _stop(stop_key))
+
     def show_writing(
-        self, tokens: int, elapsed: float, *, below: bool, stop_key: str, follow_key: str
+        self, delta: TextDelta, *, below: bool, stop_key: str, follow_key: str
     ) -> None:
         """The reply is being decoded; the rate is that of the decode so far."""
-        parts: list[Part] = [("it", "▪"), " writing  ", ("m", f"{tokens:,} tok")]
+        tokens, elapsed = delta.completion_tokens, delta.decode_seconds
+        about = "≈" if delta.approximate else ""
+        parts: list[Part] = [("it", "▪"), " writing  ", ("m", f"{about}{tokens:,} tok")]
         if tokens >= 8 and elapsed > 0:
             parts += [
                 ("m", f" · {seconds(elapsed)} · "),
-                ("rate", f"{(tokens - 1) / elapsed:.1f} tok/s"),
+                ("rate", f"{about}{(tokens - 1) / elapsed:.1f} tok/s"),
             ]
         self.show([parts], _below(follow_key) if below else _stop(stop_key))
 
@@ -176,6 +187,7 @@ class HintRow(OneLine):
         queues: bool,
         draft_tokens: int,
         room_left: int | None,
+        exact: bool,
     ) -> None:
         """Show what fits the moment; `key` gives the shown key of an action."""
         if commands:
@@ -187,7 +199,7 @@ class HintRow(OneLine):
             ("k", key("newline")),
             ("m", " newline"),
         )
-        right = _draft_lines(draft_tokens, room_left)
+        right = _draft_lines(draft_tokens, room_left, "" if exact else "≈")
         if not right:
             palette: Line = (("k", key("palette")), ("m", " palette · "))
             commands_line: Line = (("k", "/"), ("m", " commands · "))
@@ -206,15 +218,15 @@ def _command_lines(commands: Sequence[Action], tab: str) -> list[Line]:
     ]
 
 
-def _draft_lines(draft_tokens: int, room_left: int | None) -> list[Line]:
+def _draft_lines(draft_tokens: int, room_left: int | None, about: str) -> list[Line]:
     """The draft's size and what is left after it, or nothing without a draft."""
     if not draft_tokens or room_left is None:
         return []
-    size = f"{draft_tokens:,} tok"
+    size = f"{about}{draft_tokens:,} tok"
     if room_left < 0:
-        over: Part = ("warn", f"{size} · {-room_left:,} too many: the oldest turns will go")
+        over: Part = ("warn", f"{size} · {about}{-room_left:,} too many: the oldest turns will go")
         return [(over,), (("warn", f"{size} · over"),)]
     return [
-        (("m", "draft "), size, ("m", f" · {room_left:,} left after it and the reply")),
-        (size, ("m", f" · {room_left:,} left")),
+        (("m", "draft "), size, ("m", f" · {about}{room_left:,} left after it and the reply")),
+        (size, ("m", f" · {about}{room_left:,} left")),
     ]

@@ -132,7 +132,8 @@ class Transcript(VerticalScroll, can_focus=False):
             return
         turns = sum(message.role is Role.USER for message in plan.dropped)
         tokens = sum(message.token_count or 0 for message in plan.dropped)
-        size = f" ({tokens:,} tok)" if tokens else ""
+        estimated = any(m.metrics is not None and m.metrics.approximate for m in plan.dropped)
+        size = f" ({'≈' if estimated else ''}{tokens:,} tok)" if tokens else ""
         noun = "turn" if turns == 1 else "turns"
         verb = "fits and is" if turns == 1 else "fit and are"
         line = OneLine(

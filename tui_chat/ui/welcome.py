@@ -45,8 +45,14 @@ def where_lines(chats: int | None, key: Callable[[str], str]) -> list[Part]:
     ]
 
 
-def widgets(*, model: str, ready: bool, key: Callable[[str], str]) -> list[Widget]:
+_HERE = "A language model runs inside this program.\nWhat you type stays on this machine."
+
+
+def widgets(
+    *, model: str, ready: bool, key: Callable[[str], str], server: str = ""
+) -> list[Widget]:
     """The parts of the empty chat; all go with the first prompt."""
+    there = f"The language model runs on the server {server}.\nWhat you type is sent there."
     starters = OptionList(
         *(Option(starter) for starter in STARTERS), id="starters", classes="welcome", compact=True
     )
@@ -59,7 +65,7 @@ def widgets(*, model: str, ready: bool, key: Callable[[str], str]) -> list[Widge
             classes="title wordmark welcome",
         ),
         InkText(
-            ["A language model runs inside this program.\nWhat you type stays on this machine."],
+            [there if server else _HERE],
             classes="para welcome",
         ),
         OneLine(
