@@ -117,3 +117,12 @@ def test_a_model_that_is_not_there_is_told_in_a_sentence(
 ) -> None:
     assert run(["trim", "--model", "./nowhere", "--runs", "1"]) == 1
     assert "tui-chat: trim: " in capsys.readouterr().err
+
+
+def test_our_client_of_a_server_is_measured_beside_a_bare_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["server", "--runs", "1", "--json"]) == 0
+    cpu, first = json.loads(capsys.readouterr().out)
+    assert (cpu["row"], first["row"]) == ("server: CPU, 2,000 tokens", "server: first token")
+    assert min(cpu["before"], cpu["after"], first["before"], first["after"]) > 0

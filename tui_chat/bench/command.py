@@ -77,6 +77,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
         "screen", "screen", "decode speed in the app, against the same engine headless", False
     ),
+    Benchmark("server", "server", "our client of a server, against a bare reader", False),
     Benchmark("library", "library", "list and search of 5,000 chats, against 50", False),
     Benchmark("soak", "soak", "prompts one after another: memory, threads, exit code", False),
 )
@@ -114,9 +115,9 @@ def _parser() -> _Parser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Measures tui-chat on this machine: before is the plain way, after is ours.\n"
-        "ratio says how many times better after is; in first-frame, screen and soak, which\n"
-        "have no plain way, it is after/before. Both sides run in turn, A B A B; figures are\n"
-        "medians, the ratio is taken round by round, spread is its lowest and highest round.",
+        "ratio says how many times better after is; in first-frame, screen, server and soak,\n"
+        "which have no plain way, it is after/before. Both sides run in turn, A B A B; figures\n"
+        "are medians, the ratio is taken round by round, spread is its lowest and highest round.",
         epilog=f"rows:\n{rows}",
     )
     parser.add_argument(
