@@ -39,8 +39,8 @@ def test_slash_commands_are_unique() -> None:
     assert all(BY_SLASH[action.slash] is action for action in ACTIONS if action.slash)
 
 
-def test_no_key_belongs_to_two_actions() -> None:
-    used = Counter(key for action in ACTIONS for key in action.keys)
+def test_no_key_belongs_to_two_actions_at_the_same_moment() -> None:
+    used = Counter((action.while_walking, key) for action in ACTIONS for key in action.keys)
     assert [key for key, count in used.items() if count > 1] == []
 
 
@@ -61,12 +61,13 @@ def test_every_action_can_be_reached() -> None:
 
 
 def test_a_key_is_labelled_as_people_write_it() -> None:
-    assert [key_label(key) for key in ("ctrl+n", "shift+tab", "escape", "f1", "pageup")] == [
+    assert [key_label(key) for key in ("ctrl+n", "shift+tab", "escape", "f1", "pageup", "y")] == [
         "Ctrl+N",
         "Shift+Tab",
         "Esc",
         "F1",
         "PgUp",
+        "y",
     ]
 
 
@@ -84,6 +85,16 @@ def test_a_key_that_is_given_away_is_taken_from_its_old_action() -> None:
     actions, problems = apply_keymap({"chats": "ctrl+n"})
     assert keys_of(actions, "chats") == ("ctrl+n",)
     assert keys_of(actions, "new") == ()
+    assert problems == ()
+
+
+def test_a_key_of_the_messages_may_be_one_that_means_something_else_in_the_box() -> None:
+    actions, problems = apply_keymap({"message-copy": "c, up", "new": "x"})
+    assert keys_of(actions, "message-copy") == ("c", "up")
+    assert keys_of(actions, "message-continue") == ()
+    assert keys_of(actions, "message-up") == ("k",)
+    assert keys_of(actions, "history-previous") == ("up",)
+    assert keys_of(actions, "message-exclude") == keys_of(actions, "new") == ("x",)
     assert problems == ()
 
 
@@ -115,7 +126,7 @@ def test_a_key_that_is_given_twice_stays_with_the_first_and_is_told() -> None:
 )
 def test_no_keymap_gives_one_key_to_two_actions(keymap: dict[str, str]) -> None:
     actions, _ = apply_keymap(keymap)
-    used = Counter(key for action in actions for key in set(action.keys))
+    used = Counter((a.while_walking, key) for a in actions for key in set(a.keys))
     assert max(used.values(), default=0) <= 1
     assert [action.id for action in actions] == [action.id for action in ACTIONS]
 

@@ -74,19 +74,25 @@ class Session:
         """The conversation as it stands, the open branch."""
         return self.log.conversation
 
-    def plan(self, draft: str = "", thinking: bool | None = None) -> ContextPlan | None:
+    def plan(
+        self, draft: str = "", thinking: bool | None = None, *, instead_of: str | None = None
+    ) -> ContextPlan | None:
         """What would be sent if `draft` were sent now, with its exact token count.
 
         Never raises for a draft that is too long: `prompt_tokens` then exceeds `budget`. None
-        while no engine is loaded. `thinking` is that of the settings. Any thread.
+        while no engine is loaded. `thinking` is that of the settings. Any thread. With
+        `instead_of` the draft takes the place of that question and of all that came after it.
 
         Raises:
             EngineError: the prompt cannot be rendered.
+            SessionError: the question is not on the open branch.
         """
         engine = self.engine
         if engine is None:
             return None
         messages = self.conversation.messages
+        if instead_of is not None:
+            messages = messages[: self._place(instead_of)]
         if draft or (messages and messages[-1].role is Role.ASSISTANT):
             # A prompt that ends with a reply would be one that continues it.
             messages += (_user_message(draft, _last_id(messages)),)

@@ -20,18 +20,18 @@ from tui_chat import files
 from tui_chat.config import ConfigError, Resume
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
-from tui_chat.ui import terminal
 from tui_chat.ui.ink import Line, Part
+from tui_chat.ui.message_actions import MessageActions
 
 if TYPE_CHECKING:
     from tui_chat.ui.app import TuiChat
 
 
-class Actions:
+class Actions(MessageActions):
     """Does actions by their id, for one app."""
 
     def __init__(self, app: "TuiChat") -> None:
-        self.app = app
+        super().__init__(app)
         self._trash: str | None = None
         self._leaving: tuple[str, float] = ("", 0.0)
 
@@ -40,15 +40,6 @@ class Actions:
         result = getattr(self, f"do_{action_id.replace('-', '_')}")(argument)
         if result is not None:
             await result
-
-    def tell(self, sentence: str, *, trouble: bool = False, seconds: float = 5) -> None:
-        """Show one sentence for a moment; it is never read as markup."""
-        self.app.notify(
-            sentence,
-            severity="error" if trouble else "information",
-            timeout=seconds,
-            markup=False,
-        )
 
     def do_interrupt(self, _: str | None) -> None:
         """Ctrl+C: copy the selection, else stop, else clear the box, else quit when repeated."""
@@ -85,15 +76,19 @@ class Actions:
 
     def do_stop(self, argument: str | None) -> None:
         """Stop the reply; while a model loads, /stop (but not a stray Esc) cancels the load."""
-        if not self.app.chat.stop_reply() and argument is not None:
+        if self.app.chat.stop_reply():
+            pass
+        elif argument is not None:
             self.app.cancel_load()
+        else:
+            self.app.chat.cancel_edit()
         self.app.chat.box.focus()
 
-    async def do_regenerate(self, _: str | None) -> None:
-        await self.app.chat.regenerate()
+    async def do_regenerate(self, argument: str | None) -> None:
+        await self.do_message_again(argument)
 
     async def do_continue(self, _: str | None) -> None:
-        await self.app.chat.continue_reply()
+        await self.do_message_continue(None)
 
     async def do_mode(self, argument: str | None) -> None:
         if not argument:
@@ -123,21 +118,6 @@ class Actions:
             else:
                 count = f"{len(blocks)} code block" + ("" if len(blocks) == 1 else "s")
                 self.tell(f"This chat has {count}; /copy 1 copies the first.")
-
-    def copy(self, text: str, what: str) -> None:
-        """Put raw text on the terminal's clipboard; what is too long for it goes to a file."""
-        sequence = terminal.clipboard_sequence(text)
-        if sequence is not None:
-            terminal.write_raw(self.app, sequence)
-            self.tell(f"Copied {what}.", seconds=3)
-            return
-        path = files.cache_dir() / "copied.md"
-        try:
-            files.atomic_write(path, text)
-        except (OSError, UnicodeError) as error:
-            self.tell(f"It could not be copied ({error}).", trouble=True)
-        else:
-            self.tell(f"Too long for the clipboard; {what} is in {path}.")
 
     def do_page_up(self, _: str | None) -> None:
         self.app.chat.transcript.release_anchor()

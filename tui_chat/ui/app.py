@@ -59,6 +59,7 @@ NOT_IN_PALETTE = frozenset(
     {
         *("send", "newline", "history-previous", "history-next", "complete"),
         *("interrupt", "leave", "palette", "rename"),
+        *("message-up", "message-down", "message-leave"),
     }
 )
 SHUTDOWN_SECONDS = 3.0
@@ -341,6 +342,8 @@ class TuiChat(App[int], inherit_bindings=False):
         """Every action of the table that can be done without an argument, for the palette."""
         for action in self.actions:
             if action.id in NOT_IN_PALETTE:
+                continue
+            if action.while_walking and not action.slash and self.chat.walked is None:
                 continue
             keys = " · ".join(part for part in (action.key_label, action.usage) if part)
             title = action.help[0].upper() + action.help[1:]

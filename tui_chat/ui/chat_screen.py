@@ -10,12 +10,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Container, Vertical
 from textual.screen import Screen
 from textual.timer import Timer
@@ -27,6 +28,7 @@ from tui_chat.types import (
     EngineNotice,
     GenerationSettings,
     LoadProgress,
+    Message,
     Mode,
     PrefillProgress,
     ReplyEvent,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from tui_chat.engine.base import Engine
     from tui_chat.store.drafts import Draft, Drafts
     from tui_chat.store.prompt_history import PromptHistory
+    from tui_chat.ui.branches import Branches
+    from tui_chat.ui.walking import Walk
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class ChatScreen(Screen[None]):
     """One conversation: messages, input box, status bar."""
 
     AUTO_FOCUS = "#box"
+    BINDINGS = [Binding("tab", "tab", show=False)]
 
     def __init__(
         self,
@@ -102,14 +107,14 @@ class ChatScreen(Screen[None]):
         self._generation = 0
         self._room_left: int | None = None
         for action in actions:
-            if action.id not in INPUT_ACTIONS:
+            if action.id not in INPUT_ACTIONS and not action.while_walking:
                 for key in action.keys:
                     self._bindings.bind(key, f"app.do('{action.id}')", action.help, show=False)
 
     # ---- drawing ----
 
     def compose(self) -> ComposeResult:
-        yield Transcript(self.key)
+        yield Transcript(self.key, self.version_of)
         with Container(id="dock"), Vertical(id="desk"):
             yield Activity()
             with Vertical(id="prompt"):
@@ -143,6 +148,37 @@ class ChatScreen(Screen[None]):
     def box(self) -> PromptInput:
         """The input box."""
         return self.query_one(PromptInput)
+
+    @cached_property
+    def walk(self) -> "Walk":
+        """Walking from message to message, and editing one."""
+        from tui_chat.ui.walking import Walk
+
+        return Walk(self, tuple(self._actions.values()))
+
+    @property
+    def _walk(self) -> "Walk | None":
+        """The same, but only if anybody has walked yet."""
+        return self.__dict__.get("walk")
+
+    @property
+    def walked(self) -> Message | None:
+        """The message that was walked to."""
+        return self._walk.message if self._walk is not None else None
+
+    @cached_property
+    def branches(self) -> "Branches":
+        """Other branches of this conversation."""
+        from tui_chat.ui.branches import Branches
+
+        return Branches(self)
+
+    def version_of(self, message_id: str) -> tuple[int, int]:
+        """Which version of how many a message is, from 1."""
+        if self._session is None:
+            return 1, 1
+        ids = [message.id for message in self._session.log.siblings(message_id)]
+        return ids.index(message_id) + 1, len(ids)
 
     def key(self, action_id: str) -> str:
         """The shown key of an action, or its slash command."""
@@ -226,6 +262,9 @@ class ChatScreen(Screen[None]):
         """Show another conversation; a reply that runs is stopped, its text is kept."""
         if self._cancel is not None:
             self._cancel.set()
+        if self._walk is not None:
+            self._walk.cancel_edit()
+            self._walk.leave()
         session.engine = session.engine or self.engine
         conversation = session.conversation
         # What is typed before the first conversation is there is not replaced by what was before.
@@ -262,7 +301,9 @@ class ChatScreen(Screen[None]):
     def _unsent(self) -> "Draft":
         from tui_chat.store.drafts import Draft
 
-        return Draft(self.box.draft, tuple(text for text, _ in self._queue))
+        walk = self._walk
+        draft = walk.unsent if walk is not None and walk.editing else self.box.draft
+        return Draft(draft, tuple(text for text, _ in self._queue))
 
     async def notice(self, line: Line) -> None:
         """A paragraph of news at the end of the page."""
@@ -296,24 +337,30 @@ class ChatScreen(Screen[None]):
         """Count the prompt once the typing pauses."""
         if self._count_timer is not None:
             self._count_timer.stop()
-        self._count_timer = self.set_timer(COUNT_DELAY, self._count)
+        self._count_timer = self.set_timer(COUNT_DELAY, self.count)
         self.drafts.changed()
         self._show_hint()
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count the prompt now."""
         self._generation += 1
-        if self.engine is not None:
-            self.run_worker(
-                self._count_in_thread(self._generation, self.box.text), exit_on_error=False
-            )
+        if self.engine is None:
+            return
+        draft, edited = self.box.text, self._walk.editing if self._walk is not None else None
+        if edited is not None and edited.role is Role.ASSISTANT:
+            draft, edited = "", None
+        elif edited is None and draft.startswith("/"):
+            draft = ""
+        counts = self._count_in_thread(self._generation, draft, edited.id if edited else None)
+        self.run_worker(counts, exit_on_error=False)
 
-    async def _count_in_thread(self, generation: int, draft: str) -> None:
+    async def _count_in_thread(self, generation: int, draft: str, instead_of: str | None) -> None:
         session = self.session
-        draft = "" if draft.startswith("/") else draft
-        bare = await asyncio.to_thread(session.plan)
+        plan_of = partial(session.plan, instead_of=instead_of)
+        bare = await asyncio.to_thread(plan_of)
         if bare is None:
             return
-        plan = await asyncio.to_thread(session.plan, draft) if draft.strip() else bare
+        plan = await asyncio.to_thread(plan_of, draft) if draft.strip() else bare
         if plan is not None and session is self.session:
             size = max(0, plan.prompt_tokens - bare.prompt_tokens)
             self.post_message(PromptCounted(generation, bare.prompt_tokens, size))
@@ -334,6 +381,9 @@ class ChatScreen(Screen[None]):
     async def submit(self, event: PromptInput.Submitted) -> None:
         """Send a prompt, queue it while something runs, or do a slash command."""
         text = event.text
+        if self._walk is not None and self._walk.editing is not None:
+            await self.branches.submit_edit(text)
+            return
         self._history().add(text)
         if text.startswith("/") and "\n" not in text.strip():
             await self.app.run_action(f"app.slash({text.strip()!r})")
@@ -345,7 +395,7 @@ class ChatScreen(Screen[None]):
             self._queue.append((text, view))
             self.count_soon()
         else:
-            self._start(view, partial(self.session.reply, text))
+            self.start_reply(view, partial(self.session.reply, text))
 
     @on(OptionList.OptionSelected, "#starters")
     def _take_starter(self, event: OptionList.OptionSelected) -> None:
@@ -358,9 +408,9 @@ class ChatScreen(Screen[None]):
         text, waiting = self._queue.pop(0)
         await waiting.remove()
         view = await self.transcript.add_user("", text)
-        self._start(view, partial(self.session.reply, text))
+        self.start_reply(view, partial(self.session.reply, text))
 
-    def _start(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
+    def start_reply(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
         from tui_chat.chat.context import PromptTooLong
         from tui_chat.chat.session import SessionError
@@ -438,6 +488,7 @@ class ChatScreen(Screen[None]):
     @on(ReplyCrashed)
     async def _reply_crashed(self, message: ReplyCrashed) -> None:
         if message.session is self.session:
+            await self.transcript.show_branch(self.session.conversation, follow=True)
             again: Line = (("k", self.key("regenerate")), ("m", " try again"))
             await self.transcript.add_failure(message.sentence, again)
             await self._end_reply()
@@ -451,6 +502,7 @@ class ChatScreen(Screen[None]):
         if asked is not None:
             await asked.remove()
             self.box.put_before(asked.text)
+        await self.transcript.show_branch(self.session.conversation, follow=True)
         await self.transcript.add_failure(message.sentence, classes="refused")
         await self._end_reply()
 
@@ -458,6 +510,9 @@ class ChatScreen(Screen[None]):
         self.busy, self._cancel, self._painter = False, None, None
         self.transcript.set_messages(self.session.conversation.messages)
         await self.transcript.trim()
+        self.transcript.refresh_marks()
+        if self._walk is not None:
+            self._walk.show_offers()
         self.update_status()
         self.call_after_refresh(self._show_activity)
         self._show_hint()
@@ -473,33 +528,56 @@ class ChatScreen(Screen[None]):
         self._cancel.set()
         return True
 
-    async def regenerate(self) -> None:
-        """Write the last reply again; the old one stays in the file."""
-        messages = self.session.conversation.messages
-        if self.busy or not messages:
-            self.app.notify("There is no finished reply to write again.", markup=False)
-            return
+    def is_writing(self) -> bool:
+        """Whether a reply runs, so that nothing may be changed; says so."""
+        if self.busy:
+            self.app.notify("The reply is still being written; stop it first.", markup=False)
+        return self.busy
+
+    def lacks_model(self) -> bool:
+        """Whether no model is there yet to answer; says so."""
         if self.engine is None:
             self.app.notify("No model is loaded yet.", markup=False)
-            return
-        if messages[-1].role is Role.ASSISTANT:
-            await self.transcript.remove_message(messages[-1].id)
-        await self.query(".failure").remove()
-        self._start(None, self.session.regenerate)
+        return self.engine is None
+
+    def remember(self, text: str) -> None:
+        """Keep a text that is not sent where it can be recalled."""
+        self._history().add(text)
+
+    def cancel_edit(self) -> bool:
+        """Give up the edit of a message; False when there is none."""
+        return self._walk is not None and self._walk.cancel_edit()
+
+    async def action_tab(self) -> None:
+        """Walk, and back; where there is no message, go to what else there is."""
+        if self.walked is not None:
+            self.walk.leave()
+        elif self.focused is self.box and self.session.conversation.messages:
+            await self.walk.move(-1)
+        else:
+            self.focus_next()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Whoever clicks into the box walks no longer."""
+        if event.widget is self.box and self.walked is not None:
+            self.walk.leave()
 
     async def continue_reply(self) -> None:
         """Go on with the last reply, which was cut off, in its place on the page."""
+        from tui_chat.chat.session import NOTHING_TO_CONTINUE
+
         messages = self.session.conversation.messages
         if self.busy:
             self.app.notify("The reply is still being written.", markup=False)
-        elif not messages or not messages[-1].is_cut:
-            sentence = "The last reply was not cut off, so there is nothing to continue."
-            self.app.notify(sentence, markup=False)
+        elif not messages or not messages[-1].can_continue:
+            self.app.notify(NOTHING_TO_CONTINUE, markup=False)
         elif self.engine is None:
             self.app.notify("No model is loaded yet.", markup=False)
         else:
+            if self.walked is not None:
+                self.walk.leave()
             await self.query(".failure").remove()
-            self._start(None, self.session.continue_reply)
+            self.start_reply(None, self.session.continue_reply)
 
     async def switch_mode(self, mode: Mode) -> None:
         """Use the other table of settings from the next token on, also of a running reply."""

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Group = Literal["Write", "Reply", "Walk", "Go to", "Conversation", "Context"]
-GROUPS: tuple[Group, ...] = ("Write", "Reply", "Walk", "Go to", "Conversation", "Context")
+Group = Literal["Write", "Reply", "Walk", "Message", "Go to", "Conversation", "Context"]
+GROUPS: tuple[Group, ...] = (
+    *("Write", "Reply", "Walk", "Message"),
+    *("Go to", "Conversation", "Context"),
+)
 
 _KEY_WORDS = {
     "ctrl": "Ctrl",
@@ -21,6 +24,8 @@ _KEY_WORDS = {
     "tab": "Tab",
     "up": "↑",
     "down": "↓",
+    "left": "←",
+    "right": "→",
     "pageup": "PgUp",
     "pagedown": "PgDn",
     "home": "Home",
@@ -45,6 +50,11 @@ class Action:
     """What may follow the slash command, for its help."""
 
     @property
+    def while_walking(self) -> bool:
+        """Whether its keys count only while one walks from message to message."""
+        return self.group == "Message"
+
+    @property
     def key_label(self) -> str:
         """The shown key as people write it, such as "Ctrl+N"; empty when there is none."""
         return key_label(self.keys[0]) if self.keys else ""
@@ -56,7 +66,9 @@ class Action:
 
 
 def key_label(key: str) -> str:
-    """A Textual key name as people write it: "ctrl+n" becomes "Ctrl+N"."""
+    """A Textual key name as people write it: "ctrl+n" becomes "Ctrl+N", "y" stays."""
+    if len(key) == 1:
+        return key
     return "+".join(_KEY_WORDS.get(part, part.upper()) for part in key.split("+"))
 
 
@@ -69,14 +81,51 @@ ACTIONS: tuple[Action, ...] = (
     Action("complete", "Write", "complete a /command", ("tab",)),
     Action("interrupt", "Write", "copy, stop, clear or quit: in that order", ("ctrl+c",)),
     Action("stop", "Reply", "stop the reply and keep its text", ("escape",), "stop"),
-    Action("regenerate", "Reply", "write the reply again, as a new version", ("ctrl+r",), "regen"),
+    Action(
+        "regenerate",
+        "Reply",
+        "write the reply again, as a new version",
+        ("ctrl+r",),
+        "regen",
+        "[N]",
+    ),
     Action("continue", "Reply", "go on with a cut-off reply", ("ctrl+t", "f4"), "continue"),
     Action("mode", "Reply", "switch between speed and accuracy", ("shift+tab", "f3"), "mode"),
     Action("copy", "Reply", "copy the last reply, or code block N", ("ctrl+y",), "copy", "[N]"),
+    Action("version-previous", "Reply", "show the version before", ("alt+left",)),
+    Action(
+        "version-next",
+        "Reply",
+        "show the next version, or version N",
+        ("alt+right",),
+        "version",
+        "[N]",
+    ),
+    Action("amend", "Reply", "edit the last reply, to go on with it", (), "amend", "[N]"),
     Action("page-up", "Walk", "scroll up", ("pageup", "shift+up")),
     Action("page-down", "Walk", "scroll down", ("pagedown", "shift+down")),
     Action("top", "Walk", "go to the beginning", ("ctrl+home",)),
     Action("follow", "Walk", "go to the end and follow the reply", ("ctrl+end",), "end"),
+    Action("walk-up", "Walk", "walk to the message before", ("alt+up", "f8"), "walk"),
+    Action("walk-down", "Walk", "walk to the message after", ("alt+down",)),
+    Action("message-up", "Message", "while walking: the message before", ("up", "k")),
+    Action("message-down", "Message", "while walking: the message after", ("down", "j")),
+    Action("message-copy", "Message", "copy this message as raw Markdown", ("y",)),
+    Action("message-edit", "Message", "edit this message on a new branch", ("e",), "fork", "[N]"),
+    Action("message-again", "Message", "write another version of this reply", ("r",)),
+    Action("message-continue", "Message", "go on with this reply", ("c",)),
+    Action(
+        "message-exclude",
+        "Message",
+        "leave this turn out, or take it in",
+        ("x",),
+        "exclude",
+        "[N]",
+    ),
+    Action("message-previous", "Message", "show this message's version before", ("left",)),
+    Action("message-next", "Message", "show this message's next version", ("right",)),
+    Action("message-open", "Message", "open or fold this message's reasoning", ("enter",)),
+    Action("message-leave", "Message", "go back to the box", ("escape",)),
     Action("new", "Go to", "start a new chat", ("ctrl+n",), "new"),
     Action("chats", "Go to", "open or search earlier chats", ("ctrl+o",), "chats"),
     Action("model", "Go to", "choose and load a model", ("ctrl+l",), "model", "[NAME]"),
@@ -103,7 +152,8 @@ def apply_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[s
     """The table with the user's keys, and one sentence per entry that cannot be used.
 
     `keymap` maps an action id to Textual key names separated by commas; an empty text takes
-    the key away. A key that is given to one action is taken from every other.
+    the key away. A key that is given to one action is taken from every other that it could
+    mean at that moment: while one walks, the keys of the messages come first.
     """
     problems = [
         f'keymap: there is no action "{action_id}"; F1 lists them all.'
@@ -115,16 +165,18 @@ def apply_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[s
         for action_id, keys in keymap.items()
         if action_id in BY_ID
     }
-    owner: dict[str, str] = {}
+    owners: dict[tuple[bool, str], str] = {}
     for action_id, keys in wanted.items():
+        walking = BY_ID[action_id].while_walking
         for key in keys:
-            if key in owner:
-                problems.append(f'keymap: "{key}" is given to {owner[key]} and to {action_id}.')
-            owner.setdefault(key, action_id)
+            owner = owners.setdefault((walking, key), action_id)
+            if owner != action_id:
+                problems.append(f'keymap: "{key}" is given to {owner} and to {action_id}.')
     actions = []
     for action in ACTIONS:
         keys = wanted.get(action.id, action.keys)
-        keys = tuple(key for key in keys if owner.get(key, action.id) == action.id)
+        walking = action.while_walking
+        keys = tuple(k for k in keys if owners.get((walking, k), action.id) == action.id)
         actions.append(replace(action, keys=keys))
     return tuple(actions), tuple(problems)
 

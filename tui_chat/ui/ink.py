@@ -54,6 +54,15 @@ def paint(app: App[Any], parts: Line) -> Content:
     )
 
 
+def turn_marks(version: tuple[int, int], *, left_out: bool) -> list[Part]:
+    """What a turn says of itself: which version of how many it is, and that it is not sent."""
+    number, count = version
+    parts: list[Part] = [("ref", f"‹{number}/{count}›")] if count > 1 else []
+    if left_out:
+        parts += ["  "] * bool(parts) + [("m", "╏ left out")]
+    return parts
+
+
 def meter(part: float, cells: int, *, draft: float = 0.0, reserve: float = 0.0) -> list[Part]:
     """A one-row bar: heavy line used, light line free, dashes kept back.
 

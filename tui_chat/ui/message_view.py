@@ -11,7 +11,7 @@ from textual.containers import Vertical
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
-from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds
+from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds, turn_marks
 from tui_chat.ui.markdown_pieces import VerbatimPieces
 from tui_chat.ui.rows_view import RowsView
 
@@ -50,6 +50,11 @@ class Reasoning(Vertical, can_focus=True):
         """What stands in the line."""
         self.label = label
         self._head.show([[("m", f"{'▾' if self._body.display else '▸'} {label}")]])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all of it is shown."""
+        return bool(self._body.display)
 
     def action_unfold(self) -> None:
         self._body.display = not self._body.display
@@ -124,7 +129,7 @@ def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]
     """
     metrics = message.metrics or ReplyMetrics()
     offers: list[Part] = []
-    if key is not None and message.is_cut:
+    if key is not None and message.can_continue:
         offers += [("k", key("continue")), ("m", " continue")]
     if key is not None and message.finish_reason != "length":
         offers += ["  "] * bool(offers) + [("k", key("regenerate")), ("m", " again")]
@@ -145,6 +150,8 @@ def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]
         case _, "length":
             cut: Line = (("warn", f"cut at {count}"), *dot, *offers)
             return [*metrics_lines(message, (*cut, ("m", " · "))), cut]
+        case _, None if message.metrics is None:  # edited, or from another program
+            return [offers]
     return metrics_lines(message)
 
 
@@ -169,6 +176,7 @@ class AssistantTurn(Vertical):
         self._last_paint = 0.0
         self._scheduled = False
         self._message: Message | None = None
+        self._version = (1, 1)
 
     @classmethod
     def of(
@@ -209,6 +217,19 @@ class AssistantTurn(Vertical):
         self._foot.display = False
         await self.query(".failed-foot").remove()
         await self._reply.show(self._reply.source, complete=False)
+
+    def mark(self, version: tuple[int, int], left_out: bool) -> None:
+        """Say which version of how many this is, and whether it is left out of the context."""
+        before = self._version, self.has_class("-left-out")
+        self._version = version
+        self.set_class(left_out, "-left-out")
+        if self._message is not None and self.is_mounted and before != (version, left_out):
+            self._show_end(self._message)
+
+    @property
+    def reasoning(self) -> Reasoning | None:
+        """What the model thought before this reply, if it did."""
+        return self._reasoning if self._reasoning.display else None
 
     def withdraw_offers(self) -> None:
         """Another turn follows, so nothing can be done to this reply any more."""
@@ -268,11 +289,17 @@ class AssistantTurn(Vertical):
             self._reasoning.update_label("thinking" if self._reasoning_started else "thoughts")
 
     def _show_end(self, message: Message) -> None:
-        lines = foot_lines(message, self._key)
+        marks = turn_marks(self._version, left_out=self.has_class("-left-out"))
+        if message.edited:
+            marks += ["  "] * bool(marks) + [("m", "edited by you")]
+        lines = [
+            (*marks, *(["  "] if marks and line else []), *line)
+            for line in foot_lines(message, self._key)
+        ]
         if message.status == "failed":
             # Wrapped: what to do next stands at the end of an error.
             self.query(".failed-foot").remove()
             self.mount(InkText(lines[0], classes="foot failed-foot"))
             return
         self._foot.show(lines)
-        self._foot.display = True
+        self._foot.display = any(lines)

@@ -43,7 +43,9 @@ class PromptInput(TextArea):
         self._history = history
         self._position: int | None = None
         self._draft = ""
-        self._action_of = {key: action.id for action in actions for key in action.keys}
+        self._action_of = {
+            key: action.id for action in actions if not action.while_walking for key in action.keys
+        }
 
     def _send(self) -> None:
         text = self.text
@@ -112,6 +114,12 @@ class PromptInput(TextArea):
     async def _on_key(self, event: events.Key) -> None:
         # All keys pass through here in the order they were typed. As priority bindings they would
         # overtake the letters before them, and Enter would send half of what was typed fast.
+        focused = self.screen.focused
+        if focused is not self and focused is not None:  # a key before it has moved the focus
+            event.stop()
+            event.prevent_default()
+            focused._forward_event(events.Key(event.key, event.character))
+            return
         key = "shift+enter" if event.key == "shift+\r" else event.key  # xterm's modifyOtherKeys
         action = self._action_of.get(key)
         if action is not None and await self._act(action):

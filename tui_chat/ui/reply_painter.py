@@ -93,6 +93,8 @@ class ReplyPainter:
     async def finished(self, event: ReplyFinished) -> None:
         """Paint the rest and how it ended; a reply that never started gets its line as well."""
         if self._view is None:
+            if self.asked is not None:
+                self.asked.message_id = event.message.parent_id or ""
             self._view = await self._transcript.open_reply(event.message.id)
         await self._view.finish(event.message)
         if event.unsaved:

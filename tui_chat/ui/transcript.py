@@ -8,6 +8,7 @@ from textual.containers import Container, VerticalScroll
 from textual.message import Message as UIMessage
 from textual.widget import Widget
 
+from tui_chat.chat.context import left_out
 from tui_chat.types import ContextPlan, Conversation, Message, Role
 from tui_chat.ui.ink import InkText, Line, OneLine, Part
 from tui_chat.ui.user_turn import UserTurn
@@ -26,10 +27,15 @@ class Transcript(VerticalScroll, can_focus=False):
     class EndReached(UIMessage):
         """The reader came to the end, or left it."""
 
-    def __init__(self, key: Callable[[str], str]) -> None:
-        """`key` gives the shown key of an action."""
+    def __init__(
+        self, key: Callable[[str], str], version_of: Callable[[str], tuple[int, int]]
+    ) -> None:
+        """`key` gives the shown key of an action, `version_of` which version of how many the
+        message with an id is.
+        """
         super().__init__(id="transcript")
         self._key = key
+        self._version_of = version_of
         self._was_at_end = True
         self._page = Container(id="page")
         self._messages: tuple[Message, ...] = ()
@@ -122,6 +128,86 @@ class Transcript(VerticalScroll, can_focus=False):
         """Tell what the conversation holds now; what is shown is not changed."""
         self._messages = messages
 
+    def refresh_marks(self) -> None:
+        """Say anew of each turn which version it is, and whether it is left out."""
+        out = left_out(self._messages)
+        for view in self.query(".user-turn, .assistant-turn"):
+            if message_id := getattr(view, "message_id", ""):
+                view.mark(self._version_of(message_id), message_id in out)  # type: ignore[attr-defined]
+
+    async def show_branch(self, conversation: Conversation, *, follow: bool = False) -> None:
+        """Show another branch; what it shares with the one on the page stays in its place.
+
+        With `follow` the end of it is shown, for what comes next.
+        """
+        messages = conversation.messages
+        pairs = zip(self._messages, messages, strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0].id == pair[1].id, pairs))
+        numbers = {message.id: number for number, message in enumerate(messages[:shared])}
+        views = [view for view in self._page.children if not view.has_class("-waiting")]
+        stay = [at for at, view in enumerate(views) if getattr(view, "message_id", "") in numbers]
+        new: list[Widget] = []
+        if stay:
+            gone = views[stay[-1] + 1 :]
+            start = numbers[getattr(views[stay[-1]], "message_id", "")] + 1
+        else:
+            gone, new = views, self._head(conversation)
+            start = self._first = max(0, shared - PAGE // 2)
+        place = self.scroll_y
+        self.release_anchor()
+        self._messages = messages
+        waiting = self.query(".-waiting")
+        with self.app.batch_update():
+            await self._page.remove_children(gone)
+            new += self._views(start, None)
+            await self._page.mount_all(new, before=waiting.first() if waiting else None)
+        if follow:
+            self.follow()
+        else:
+            self.call_after_refresh(self.scroll_to, y=place, animate=False, force=True)
+
+    def view_of(self, message_id: str) -> Widget | None:
+        """The view of a message, where it is mounted."""
+        views = self._page.children
+        return next((v for v in views if getattr(v, "message_id", "") == message_id), None)
+
+    def lowest_in_view(self) -> str | None:
+        """Id of the last message of which a row is on the screen."""
+        end = self.scroll_y + self.scrollable_content_region.height
+        for message in reversed(self._messages):
+            view = self.view_of(message.id)
+            if view is not None and view.virtual_region.y < end:
+                return message.id
+        return None
+
+    def unmark(self) -> None:
+        """Take the bar from the message that was walked to."""
+        self.query(".-selected").remove_class("-selected")
+
+    async def walk_to(self, message_id: str, *, stay: bool = False) -> None:
+        """Put the bar on one message, mounting it if need be, and bring it into view.
+
+        With `stay` the page does not move.
+        """
+        self.unmark()
+        at = next((n for n, m in enumerate(self._messages) if m.id == message_id), self._first)
+        while at < self._first:
+            await self._load_earlier()
+        view = self.view_of(message_id)
+        if view is not None:
+            view.add_class("-selected")
+        if view is not None and not stay:
+            self.release_anchor()
+            self.call_after_refresh(self._bring_into_view, view)
+
+    def _bring_into_view(self, view: Widget) -> None:
+        top, height = view.virtual_region.y, view.virtual_region.height
+        room = self.scrollable_content_region.height
+        if top < self.scroll_y or height >= room:
+            self.scroll_to(y=top - 1, animate=False, force=True)
+        elif top + height > self.scroll_y + room:
+            self.scroll_to(y=top + height - room + 1, animate=False, force=True)
+
     async def show_plan(self, plan: ContextPlan) -> None:
         """Dim the turns that are no longer sent, and say how many they are."""
         self._dropped = frozenset(message.id for message in plan.dropped)
@@ -205,12 +291,6 @@ class Transcript(VerticalScroll, can_focus=False):
         title: Line = [("hi", conversation.title or "New chat")]
         return [OneLine([title], [[("m", f"started {started:%d %b %H:%M}")], []], classes="title")]
 
-    async def remove_message(self, message_id: str) -> None:
-        """Take one message off the page; the conversation still holds it."""
-        for view in self._page.children:
-            if getattr(view, "message_id", "") == message_id:
-                await view.remove()
-
     def _views(self, start: int, stop: int | None) -> list[Widget]:
         from tui_chat.ui.markdown_pieces import code_blocks
         from tui_chat.ui.message_view import AssistantTurn
@@ -221,6 +301,7 @@ class Transcript(VerticalScroll, can_focus=False):
             if message.role is Role.ASSISTANT
         )
         views: list[Widget] = []
+        out = left_out(self._messages)
         for message in self._messages[start:stop]:
             view: UserTurn | AssistantTurn
             if message.role is Role.ASSISTANT:
@@ -231,5 +312,6 @@ class Transcript(VerticalScroll, can_focus=False):
             else:
                 view = UserTurn(message.content, message_id=message.id)
             view.set_class(message.id in self._dropped, "-dropped")
+            view.mark(self._version_of(message.id), message.id in out)
             views.append(view)
         return views

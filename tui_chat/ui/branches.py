@@ -1,0 +1,119 @@
+"""Other branches of the conversation on the page: write again, ask anew, edit, switch, leave out.
+
+Imported when it is needed first. A reply that runs writes the conversation, so that none of this
+is done meanwhile.
+"""
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tui_chat.chat.context import PromptTooLong
+from tui_chat.chat.session import SessionError
+from tui_chat.engine.base import EngineError
+from tui_chat.store.log import StoreError
+from tui_chat.types import Message, Role
+
+if TYPE_CHECKING:
+    from tui_chat.ui.chat_screen import ChatScreen
+
+
+class Branches:
+    """What one screen shows of the branches of its conversation."""
+
+    def __init__(self, chat: "ChatScreen") -> None:
+        self._chat = chat
+
+    async def regenerate(self, message_id: str) -> None:
+        """Write the reply to a prompt, or a reply, again; the old one stays in the file."""
+        chat = self._chat
+        if chat.is_writing() or chat.lacks_model():
+            return
+        messages = chat.session.conversation.messages
+        at = next(n for n, message in enumerate(messages) if message.id == message_id)
+        if messages[at].role is Role.USER:
+            at += 1
+        if chat.walked is not None:
+            chat.walk.leave()
+        await self._cut_page(at)
+        chat.start_reply(None, partial(chat.session.regenerate, message_id))
+
+    async def submit_edit(self, text: str) -> None:
+        """Ask an edited prompt on a branch of its own, or store an edited reply."""
+        chat, edited = self._chat, self._chat.walk.editing
+        asks = edited is not None and edited.role is Role.USER
+        if edited is None or chat.is_writing() or (asks and chat.lacks_model()):
+            chat.box.set_text(text)
+        elif asks and (sentence := await asyncio.to_thread(self._too_long, edited, text)):
+            chat.app.notify(sentence, markup=False)
+            chat.box.set_text(text)
+        elif asks:
+            chat.remember(text)
+            chat.walk.end_edit()
+            ids = [message.id for message in chat.session.conversation.messages]
+            await self._cut_page(ids.index(edited.id))
+            view = await chat.transcript.add_user("", text)
+            chat.start_reply(view, partial(chat.session.edit, edited.id, text))
+        elif text == edited.content or self._store(edited, text):
+            chat.walk.end_edit()
+            await chat.transcript.show_branch(chat.session.conversation, follow=True)
+            self.changed()
+        else:
+            chat.box.set_text(text)
+
+    def _too_long(self, edited: Message, text: str) -> str:
+        """Why a prompt cannot be asked in the place of another; empty when it can."""
+        try:
+            plan = self._chat.session.plan(text, instead_of=edited.id)
+        except EngineError:
+            return ""  # the reply will say it
+        return str(PromptTooLong(plan)) if plan and plan.prompt_tokens > plan.budget else ""
+
+    def _store(self, edited: Message, text: str) -> bool:
+        """Store the edited reply; False where the chat may only be read."""
+        try:
+            self._chat.session.edit_reply(edited.id, text)
+        except StoreError as error:
+            self._chat.app.notify(str(error), severity="error", markup=False)
+            return not self._chat.session.log.read_only
+        return True
+
+    async def open_version(self, message_id: str) -> None:
+        """Open the branch through a sibling of a message; the page stays where it is."""
+        chat = self._chat
+        walks = chat.walked is not None
+        try:
+            chat.session.open_version(message_id)
+        except StoreError as error:
+            chat.app.notify(str(error), severity="error", markup=False)
+        await chat.transcript.show_branch(chat.session.conversation)
+        if walks:
+            chat.walk.message_id = message_id
+            await chat.transcript.walk_to(message_id, stay=True)
+        self.changed()
+
+    def exclude(self, message_id: str, excluded: bool) -> None:
+        """Leave the turn of a message out of the context, or take it in again."""
+        try:
+            self._chat.session.exclude(message_id, excluded)
+        except SessionError as error:
+            self._chat.app.notify(str(error), markup=False)
+        except StoreError as error:
+            self._chat.app.notify(str(error), severity="error", markup=False)
+        self.changed()
+
+    def changed(self) -> None:
+        """Show what is left out and which versions there are, and count the prompt at once."""
+        chat = self._chat
+        chat.transcript.set_messages(chat.session.conversation.messages)
+        chat.transcript.refresh_marks()
+        if chat.walked is not None:
+            chat.walk.show_offers()
+        chat.count()
+
+    async def _cut_page(self, at: int) -> None:
+        """Show the branch up to before its message number `at`: it goes on otherwise there."""
+        conversation = self._chat.session.conversation
+        earlier = replace(conversation, messages=conversation.messages[:at])
+        await self._chat.transcript.show_branch(earlier, follow=True)
