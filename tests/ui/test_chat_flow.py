@@ -3,6 +3,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from textual.pilot import Pilot
 
 from tui_chat.config import Config
 from tui_chat.engine.echo import EchoEngine
-from tui_chat.types import EngineEvent, GenerationFinished, GenerationSettings, Mode, Role
+from tui_chat.types import (
+    EngineEvent,
+    GenerationFinished,
+    GenerationSettings,
+    Message,
+    Mode,
+    Role,
+)
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import InkText, OneLine
 from tui_chat.ui.message_view import AssistantTurn, Reply
@@ -386,6 +394,46 @@ async def test_delete_moves_the_chat_to_the_trash_and_undo_brings_it_back(
         await command(pilot, "/undo")
         await until(pilot, lambda: len(app.screen.query(UserTurn)) == 1)
         assert "precious" in shown(app)
+
+
+async def test_undo_brings_the_chats_back_from_the_last_deleted_to_the_first(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await command(pilot, "/undo")
+        await until(pilot, lambda: "nothing to bring back" in told(app))
+        for title in ("first", "second", "third"):
+            await ask(pilot, title)
+            if title != "third":
+                await command(pilot, "/delete")
+                await until(pilot, lambda title=title: f'"{title}" is in the trash' in told(app))  # type: ignore[misc]
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: "third" in shown(app) and app.screen is not app.chat)
+        await pilot.press("ctrl+d")
+        await until(pilot, lambda: not app.store.summaries())
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.chat and not app.screen.query(UserTurn))
+        for title in ("third", "second", "first"):
+            await command(pilot, "/undo")
+            await until(pilot, lambda title=title: f'"{title}" is back' in told(app))  # type: ignore[misc]
+            assert app.chat.session.conversation.messages[0].content == title
+        assert {summary.title for summary in app.store.summaries()} == {"first", "second", "third"}
+
+
+async def test_undo_waits_for_a_deletion_that_waits_for_the_model(make_app: MakeApp) -> None:
+    gate = threading.Event()
+    app = make_app(gate=gate)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await pilot.pause()
+        app.open_log.append(Message("u1", Role.USER, "kept", datetime.now(UTC)))
+        await command(pilot, "/delete")
+        await command(pilot, "/undo")
+        assert not app.chat.session.conversation.messages
+        gate.set()
+        await until(pilot, lambda: bool(app.chat.session.conversation.messages))
+        assert app.chat.session.conversation.messages[0].content == "kept"
 
 
 async def test_deleting_the_open_chat_from_the_list_leaves_a_new_one(make_app: MakeApp) -> None:

@@ -360,6 +360,23 @@ async def test_archiving_is_taken_back_with_the_key_of_undo(
         assert "▌" in rows(pilot)[1]
 
 
+async def test_undo_takes_back_one_change_after_the_other(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    async with Host(store).run_test() as pilot:
+        await until(pilot, lambda: len(rows(pilot)) == 3)
+        await pilot.press("ctrl+d")
+        await until(pilot, shows(pilot, "Moving photos", "Backups"))
+        await pilot.press("f5")
+        await until(pilot, shows(pilot, "Backups"))
+        await pilot.press("ctrl+d")
+        await until(pilot, lambda: not rows(pilot))
+        for back in (("Backups",), ("Moving", "Backups"), ("Cron", "Moving", "Backups")):
+            await pilot.press("ctrl+u")
+            await until(pilot, shows(pilot, *back))
+        assert "Ctrl+U" not in text(pilot)[-1]
+
+
 # The preview
 
 

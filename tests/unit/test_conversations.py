@@ -1083,6 +1083,25 @@ def test_chat_that_is_open_here_is_deleted_and_written_on_in_the_trash(
     assert contents(store.open(log.id)) == ["before", "late", "after"]
 
 
+def test_the_store_knows_what_was_deleted_last(store: ConversationStore, tmp_path: Path) -> None:
+    assert store.last_deleted is None
+    ids = []
+    for number in range(3):
+        log = store.create()
+        log.append(message("u1", str(number)))
+        log.close()
+        ids.append(log.id)
+    for conversation_id in ids:
+        store.delete(conversation_id)
+        assert store.last_deleted == conversation_id
+    store.restore(ids[1])
+    assert store.last_deleted == ids[2]
+    (tmp_path / "trash" / f"{ids[2]}.jsonl").unlink()
+    assert store.last_deleted == ids[0]
+    store.restore(ids[0])
+    assert store.last_deleted is None
+
+
 def test_deleting_twice_overwrites_nothing_in_the_trash(
     store: ConversationStore, tmp_path: Path
 ) -> None:

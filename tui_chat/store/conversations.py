@@ -58,6 +58,7 @@ class ConversationStore:
         self._trash = folder / "trash"
         self._lock = threading.RLock()
         self._open: weakref.WeakSet[ConversationLog] = weakref.WeakSet()
+        self._deleted: list[str] = []
         self._index = ConversationIndex(self._chats, cache or cache_dir())
 
     def summaries(
@@ -198,6 +199,12 @@ class ConversationStore:
             raise StoreError(f"The chat is not stored because {reason_of(error)}.") from error
         return path.stem
 
+    @property
+    def last_deleted(self) -> str | None:
+        """Id of what was deleted last by this process and is in the trash still, if anything."""
+        with self._lock:
+            return next((id_ for id_ in reversed(self._deleted) if self.is_deleted(id_)), None)
+
     def delete(self, conversation_id: str) -> None:
         """Move a conversation to the trash, also while it is open here.
 
@@ -210,6 +217,7 @@ class ConversationStore:
             try:
                 make_private_dir(self._trash)
                 self._move(conversation_id, source, target)
+                self._deleted.append(conversation_id)
             except LockedError as error:
                 raise StoreError(
                     "This chat is open in another tui-chat; close it there to delete it."
@@ -235,6 +243,7 @@ class ConversationStore:
             try:
                 make_private_dir(self._chats)
                 self._move(conversation_id, source, target)
+                self._deleted = [id_ for id_ in self._deleted if id_ != conversation_id]
             except FileNotFoundError as error:
                 raise StoreError("This chat is not in the trash.") from error
             except OSError as error:

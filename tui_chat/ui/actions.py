@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui_chat import files
+from tui_chat.chat.sanitize import one_line
+from tui_chat.chat.session import TITLE_LENGTH
 from tui_chat.config import ConfigError, Resume
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
@@ -32,7 +34,7 @@ class Actions(MessageActions):
 
     def __init__(self, app: "TuiChat") -> None:
         super().__init__(app)
-        self._trash: str | None = None
+        self._deleting: set[str] = set()
         self._leaving: tuple[str, float] = ("", 0.0)
 
     async def do(self, action_id: str, argument: str | None) -> None:
@@ -238,24 +240,41 @@ class Actions(MessageActions):
             return
         old = await self.app.switch_log(self.app.new_log())
 
-        def delete() -> None:
-            self.app.store.delete(conversation.id)
-            self._trash = conversation.id
-            self.tell("Moved to the trash; /undo brings it back.")
+        title = one_line(conversation.title, TITLE_LENGTH)
 
+        def delete() -> None:
+            try:
+                self.app.store.delete(conversation.id)
+            finally:
+                self._deleting.discard(conversation.id)
+            self.tell(f'"{title}" is in the trash; /undo brings it back.')
+
+        self._deleting.add(conversation.id)
         self._close_log(old, delete)
 
     async def do_undo(self, _: str | None) -> None:
-        if self._trash is None:
-            self.tell("Nothing was deleted since the start.")
+        """Bring the chat back that was deleted last; once more, the one before it."""
+        if self._deleting:  # they wait for a reply or a load to end
+            self.app.engine_thread.submit(lambda _: self._undo_soon())
+        else:
+            await self._undo_delete()
+
+    def _undo_soon(self) -> None:
+        self.app.call_later(self._undo_delete)
+
+    async def _undo_delete(self) -> None:
+        chat_id = self.app.store.last_deleted
+        if chat_id is None:
+            self.tell("There is nothing to bring back that was deleted since the start.")
             return
         try:
-            self.app.store.restore(self._trash)
+            self.app.store.restore(chat_id)
         except StoreError as error:
             self.tell(str(error), trouble=True)
             return
-        await self.open_chat(self._trash)
-        self._trash = None
+        await self.open_chat(chat_id)
+        title = one_line(self.app.chat.session.conversation.title, TITLE_LENGTH)
+        self.tell(f'"{title}" is back.')
 
     async def _change(self, change: Callable[[ConversationLog], None]) -> bool:
         """Change the open conversation's header; False, with a message, if it cannot be."""

@@ -101,7 +101,8 @@ class LibraryScreen(Screen[Chosen | None]):
         self._typing: Timer | None = None
         self._previewing: Timer | None = None
         self._renaming: ConversationSummary | None = None
-        self._undo: _Undo | None = None
+        self._undos: list[_Undo] = []
+        """What Ctrl+U takes back, the last change first of all."""
         self._busy = False
 
     def compose(self) -> ComposeResult:
@@ -214,7 +215,7 @@ class LibraryScreen(Screen[Chosen | None]):
         self._show_keys()
 
     def _show_keys(self) -> None:
-        summary, undo = self._highlighted, self._undo
+        summary, undo = self._highlighted, self._undos[-1] if self._undos else None
         said = f'"{one_line(undo.summary.title, 30)}" {undo.said}' if undo else ""
         lines = RENAME_KEYS
         if self._renaming is None:
@@ -365,15 +366,19 @@ class LibraryScreen(Screen[Chosen | None]):
             self._offer_undo(_Undo("is in the trash", summary, restore))
 
     async def action_undo(self) -> None:
-        """Take back the last deletion or archiving; else clear the field, as Ctrl+U does."""
-        undo = self._undo
-        if undo is None:
-            self._field.action_delete_left_all()
-        elif not self._busy and await self._change(undo.call, undo.summary.id):
-            self._offer_undo(None)
+        """Take back the last deletion or archiving, and the one before it when pressed again.
 
-    def _offer_undo(self, undo: _Undo | None) -> None:
-        self._undo = undo
+        Where there is none, clear the field, as Ctrl+U does.
+        """
+        if not self._undos:
+            self._field.action_delete_left_all()
+        elif not self._busy:
+            undo = self._undos.pop()
+            await self._change(undo.call, undo.summary.id)
+            self._show_keys()
+
+    def _offer_undo(self, undo: _Undo) -> None:
+        self._undos.append(undo)
         self._show_keys()
 
     def _edit(
