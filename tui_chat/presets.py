@@ -65,7 +65,7 @@ def read_preset(name: str) -> Preset:
         PresetError: there is none, or its file cannot be used.
     """
     _check_name(name)
-    path = _path(name)
+    path = preset_path(name)
     if not path.is_file():
         names = ", ".join(preset_names())
         there = f"there are {names}" if names else f"{presets_dir()} has none"
@@ -91,7 +91,7 @@ def save_preset(preset: Preset) -> Path | None:
     import tomli_w
 
     _check_name(preset.name)
-    path = _path(preset.name)
+    path = preset_path(preset.name)
     own = settings.to_plain(replace(preset.settings, preset=""))
     prompt = {} if preset.system_prompt is None else {"system_prompt": preset.system_prompt}
     about = {"description": preset.description} if preset.description else {}
@@ -135,7 +135,8 @@ def new_chat(loaded: LoadedConfig) -> tuple[str, ChatSettings]:
     return loaded.config.system_prompt if prompt is None else prompt, preset.settings
 
 
-def _path(name: str) -> Path:
+def preset_path(name: str) -> Path:
+    """The file of the preset `name`."""
     return presets_dir() / f"{name}.toml"
 
 

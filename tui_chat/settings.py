@@ -120,9 +120,11 @@ def plain(value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A checked value as a reader writes it."""
+    """A checked value as a reader writes it, on one line."""
     import tomli_w
 
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
     return tomli_w.dumps({"x": plain(value)}).removeprefix("x = ").rstrip("\n")
 
 

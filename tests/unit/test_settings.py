@@ -118,6 +118,7 @@ def test_a_typed_value_that_cannot_be_used_is_explained(
 def test_a_shown_value_can_be_typed_again(setting: str, data: st.DataObject) -> None:
     value = data.draw(VALUES[setting])
     assert typed(setting, shown(value)) == value
+    assert "\n" not in shown(value)
 
 
 def test_a_change_holds_for_its_mode_until_it_is_taken_back() -> None:

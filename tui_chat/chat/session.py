@@ -101,6 +101,19 @@ class Session:
         except PromptTooLong as error:
             return error.plan
 
+    def count_unread(self, thinking: bool | None = None) -> tuple[int, int]:
+        """How many tokens the next prompt has without its question, and are not in the prompt
+        cache, and how many are. Any thread.
+
+        Raises:
+            EngineError: the prompt cannot be rendered.
+        """
+        plan = self.plan(thinking=thinking)
+        if self.engine is None or plan is None or not self.conversation.messages:
+            return 0, 0
+        cached = self.engine.count_cached(plan.kept, thinking)
+        return plan.prompt_tokens - cached, cached
+
     def reply(
         self, text: str, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
     ) -> Generator[ReplyEvent, None, None]:

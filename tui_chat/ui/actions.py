@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,12 @@ from tui_chat.chat.session import TITLE_LENGTH
 from tui_chat.config import ConfigError, Resume
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
-from tui_chat.ui.ink import Line, Part
+from tui_chat.ui.ink import Part
 from tui_chat.ui.message_actions import MessageActions
 
 if TYPE_CHECKING:
     from tui_chat.ui.app import TuiChat
+    from tui_chat.ui.chat_setup import ChatSetup
 
 
 class Actions(MessageActions):
@@ -285,22 +287,20 @@ class Actions(MessageActions):
             return False
         return True
 
+    @cached_property
+    def _setup(self) -> "ChatSetup":
+        from tui_chat.ui.chat_setup import ChatSetup
+
+        return ChatSetup(self.app, self.tell, self.edit_text)
+
     async def do_system(self, argument: str | None) -> None:
-        if argument:
-            if await self._change(lambda log_file: log_file.set_system_prompt(argument)):
-                self.app.chat.count_soon()
-                line: Line = [("m", "The system prompt is set; the whole prompt is read again.")]
-                await self.app.chat.notice(line)
-            return
-        text = self.app.chat.session.conversation.system_prompt
-        shown: list[Part] = [("m", "System prompt: "), text]
-        if not text:
-            shown = [
-                ("m", "There is no system prompt; "),
-                ("ref", "/system TEXT"),
-                ("m", " sets it."),
-            ]
-        await self.app.chat.notice(shown)
+        await self._setup.system(argument or "")
+
+    async def do_preset(self, argument: str | None) -> None:
+        await self._setup.preset(argument or "")
+
+    async def do_set(self, argument: str | None) -> None:
+        await self._setup.settings(argument or "")
 
     async def do_context(self, _: str | None) -> None:
         from tui_chat.ui.message_view import metrics_lines
@@ -382,17 +382,24 @@ class Actions(MessageActions):
 
     def do_edit(self, _: str | None) -> None:
         """Write the prompt in $VISUAL or $EDITOR."""
-        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
         box = self.app.chat.box
+        changed = self.edit_text(box.text)
+        if changed is not None:
+            box.set_text(changed)
+
+    def edit_text(self, text: str) -> str | None:
+        """Let the user change a text in $VISUAL or $EDITOR; None, with a message, if it fails."""
+        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
         with tempfile.TemporaryDirectory(prefix="tui-chat-") as folder:
             path = Path(folder) / "prompt.md"
-            path.write_text(box.text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="replace")
             try:
                 with self.app.suspend():
                     screen = sys.__stderr__  # descriptors 1 and 2 go to the log
                     subprocess.run(
                         [*shlex.split(command), str(path)], check=True, stdout=screen, stderr=screen
                     )
-                box.set_text(path.read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+                return path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
             except (OSError, ValueError, subprocess.CalledProcessError):
                 self.tell(f'The editor "{command}" failed; the prompt is unchanged.')
+                return None

@@ -88,7 +88,7 @@ class ChatScreen(Screen[None]):
         """`server` is the name of the one that the model runs on; empty for this process."""
         super().__init__()
         self._session: Session | None = None
-        self.mode = config.mode
+        self.mode = self._usual_mode = config.mode
         self.busy = False
         self.load_progress: LoadProgress | None = None
         self._engine_thread = engine_thread
@@ -255,6 +255,7 @@ class ChatScreen(Screen[None]):
                     (text, await self.transcript.add_user("", text, waiting=True)) for text in texts
                 ]
             self.drafts.changed()
+            self.settings_changed()
         else:
             await self.show_session(session)
 
@@ -274,6 +275,7 @@ class ChatScreen(Screen[None]):
             self.box.show_draft(unsent)
         self._session, self.busy, self._cancel, self._painter = session, False, None, None
         self._queue.clear()
+        self.settings_changed()
         if conversation.messages:
             await self.transcript.show_conversation(conversation)
         else:
@@ -292,6 +294,12 @@ class ChatScreen(Screen[None]):
         self.update_status(prompt_tokens=0, draft_tokens=0)
         self.count_soon()
         self.box.focus()
+
+    def settings_changed(self) -> None:
+        """Follow what the conversation sets for itself."""
+        self.mode = self.session.conversation.settings.mode or self._usual_mode
+        self.update_status()
+        self.count_soon()
 
     async def _show_chat_count(self) -> None:
         count = await asyncio.to_thread(self._count_chats)
@@ -440,6 +448,11 @@ class ChatScreen(Screen[None]):
 
         self._cancel = self._engine_thread.submit(job)
 
+    @property
+    def generation_settings(self) -> GenerationSettings:
+        """How replies are generated now."""
+        return self._settings(self.session, self.mode)
+
     def _settings(self, session: "Session", mode: Mode) -> GenerationSettings:
         """How replies are generated in `mode`: what the conversation sets, else the config."""
         return overlaid(self._config.settings(mode), session.conversation.settings, mode)
@@ -580,10 +593,21 @@ class ChatScreen(Screen[None]):
             self.start_reply(None, self.session.continue_reply)
 
     async def switch_mode(self, mode: Mode) -> None:
-        """Use the other table of settings from the next token on, also of a running reply."""
+        """Use the other table of settings from the next token on, also of a running reply.
+
+        A conversation that has a mode of its own keeps this one.
+        """
+        from tui_chat.store.log import StoreError
+
+        log_file = self._session.log if self._session is not None else None
+        if log_file is None or log_file.conversation.settings.mode is None:
+            self._usual_mode = mode
+        else:
+            with contextlib.suppress(StoreError):  # one that cannot be written has it until then
+                log_file.set_settings(replace(log_file.conversation.settings, mode=mode))
         self.mode = mode
         self.update_status()
-        settings = self._config.settings(mode)
+        settings = self.generation_settings
         penalty = settings.repetition_penalty or 1.0
         size = settings.no_repeat_ngram_size or 0
         what = f"repetition penalty {penalty:g}" if penalty != 1.0 else "no repetition penalty"
