@@ -143,7 +143,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("system", "Context", "set or show the system prompt", (), "system", "[TEXT]"),
     Action("context", "Context", "show what is sent, and its size", (), "context"),
     Action("preset", "Context", "choose a preset, or save one", (), "preset", "[NAME]"),
-    Action("set", "Context", "show or change the settings of this chat", (), "set", "[NAME VALUE]"),
+    Action("set", "Context", "show or change this chat's settings", (), "set", "[SETTING]"),
 )
 
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
