@@ -217,6 +217,21 @@ def test_bytes_that_are_no_text_do_not_end_the_app(start: Start) -> None:
     terminal.shows("It has two paragraphs.")
 
 
+def test_a_character_that_arrives_in_pieces_or_not_at_all_does_not_end_the_app(
+    start: Start,
+) -> None:
+    terminal = start()
+    terminal.shows("Message")
+    for byte in "é".encode():
+        terminal.type(bytes([byte]))
+        time.sleep(0.3)  # each in a read of its own
+    terminal.shows("▌ é")
+    terminal.type(b"\xe9")
+    time.sleep(0.3)
+    terminal.type("still here\r")
+    terminal.shows("It has two paragraphs.")
+
+
 def test_no_sequence_of_the_model_reaches_the_terminal(start: Start, script: Path) -> None:
     hostile = (
         "\x1b]52;c;aGk=\x07 \x1b]0;title\x1b\\ \x1b[2J \x1bc \x9b31m \x1bP+q\x1b\\ \x00\x0e\x7f "

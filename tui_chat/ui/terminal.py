@@ -105,8 +105,10 @@ class SafeDriver(linux_driver.LinuxDriver):
                     if not data:
                         self._hang_up()
                         return
-                    for event in parser.feed(decoder.decode(data)):
-                        self.process_message(event)
+                    # Textual takes an empty text, such as half a character is, for the end.
+                    if text := decoder.decode(data):
+                        for event in parser.feed(text):
+                            self.process_message(event)
                 for event in parser.tick():
                     self.process_message(event)
 
