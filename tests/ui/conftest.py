@@ -1,7 +1,7 @@
 """The real app over real files, with the scripted engine in place of a model."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,13 @@ def true_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_action_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The app tells of an action that raises and goes on; a test shall not go on."""
+    yield
+    assert "an action failed" not in caplog.text
 
 
 MakeApp = Callable[..., TuiChat]

@@ -1,6 +1,8 @@
+import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
 from test_chat_flow import ask, command, ready, shown, told, type_text, until
 from textual.events import Key, Paste
+from textual.widgets import OptionList
 
 from tui_chat.config import Config
 from tui_chat.ui.commands import ACTIONS
@@ -161,3 +163,34 @@ async def test_every_action_of_the_table_has_a_handler(make_app: MakeApp) -> Non
     for action in ACTIONS:
         if action.id not in in_the_box:
             assert hasattr(app._doer, f"do_{action.id.replace('-', '_')}"), action.id
+
+
+async def test_a_key_that_fails_in_a_widget_is_told_and_the_app_goes_on(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        hits = OptionList("one", "two")
+        hits.highlighted = 0
+        # A list that was not laid out yet, as that of the palette while it searches.
+        await app.run_action("page_up", hits)
+        await until(pilot, lambda: "That did not work" in told(app))
+        await ask(pilot, "still there?")
+    caplog.clear()
+
+
+@pytest.mark.parametrize("opening", ["ctrl+o", "ctrl+l", "f1"])
+async def test_a_screen_is_left_once_however_often_its_key_is_pressed(
+    make_app: MakeApp, opening: str
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await pilot.press(opening)
+        await until(pilot, lambda: app.screen is not app.chat)
+        opened = app.screen
+        opened.dismiss()
+        opened.dismiss()
+        await until(pilot, lambda: app.screen is app.chat)
+        await ask(pilot, "still there?")

@@ -52,13 +52,15 @@ class Chat:
         """Type a prompt and press Enter."""
         self.terminal.type(f"{prompt}\r")
 
-    def wait_for_reply(self, tick: Callable[[], None] | None = None) -> Message:
+    def wait_for_reply(
+        self, tick: Callable[[], None] | None = None, timeout: float = REPLY_TIMEOUT
+    ) -> Message:
         """The next finished reply; `tick` is called several times a second meanwhile.
 
         Raises:
             BenchError: the app ended, has no model, or takes too long.
         """
-        deadline = time.monotonic() + REPLY_TIMEOUT
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if replies := self.new_replies():
                 return replies[-1]
@@ -69,7 +71,7 @@ class Chat:
             if tick is not None:
                 tick()
             time.sleep(POLL_SECONDS)
-        raise BenchError(f"No reply within {REPLY_TIMEOUT:.0f} seconds: {self.terminal.tail()}")
+        raise BenchError(f"No reply within {timeout:.0f} seconds: {self.terminal.tail()}")
 
 
 @contextmanager

@@ -79,6 +79,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     ),
     Benchmark("server", "server", "our client of a server, against a bare reader", False),
     Benchmark("library", "library", "list and search of 5,000 chats, against 50", False),
+    Benchmark("faults", "faults", "signals, hang-ups and stalls: what is survived", False),
+    Benchmark("fuzz", "fuzz", "damaged files and random keys: what is taken well", False),
     Benchmark("soak", "soak", "prompts one after another: memory, threads, exit code", False),
 )
 
@@ -141,6 +143,13 @@ def _parser() -> _Parser:
         metavar="N",
         help="length of the soak (default: 10)",
     )
+    parser.add_argument(
+        "--seed",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="what faults and fuzz begin with (default: 1)",
+    )
     return parser
 
 
@@ -165,6 +174,7 @@ def main(argv: Sequence[str]) -> int:
         model=args.model,
         tokens=args.tokens,
         minutes=args.minutes,
+        seed=args.seed,
     )
     if args.random:
         setup = dataclasses.replace(setup, shapes=(args.random,))

@@ -60,6 +60,8 @@ class Setup:
     """Tokens of each reply; 0 lets the benchmark choose."""
     minutes: float = 10.0
     """How long the soak lasts."""
+    seed: int = 1
+    """What the faults and inputs of a run come from; the same seed throws the same."""
     kept: Kept = field(default_factory=Kept)
     """What the benchmarks of this run share."""
 

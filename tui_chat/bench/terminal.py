@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from types import TracebackType
 from tui_chat.bench.harness import BenchError
 
 KEPT_CHUNKS = 400
+POLL_SECONDS = 0.05
 _ESCAPES = re.compile(
     rb"\x1b(?:\[[0-9;:?<>=$!]*[a-zA-Z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|P[^\x1b]*\x1b\\|[=>()][0-9A-B]?)"
 )
@@ -46,6 +48,24 @@ def private_environment(folder: Path) -> dict[str, str]:
     return kept | places | fixed
 
 
+_LOGIN = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def login_command(command: Sequence[str], *, ignores_hang_up: bool = False) -> list[str]:
+    """`command` as a login starts it: its terminal controls it, so closing one hangs it up.
+
+    With `ignores_hang_up` it begins with SIGHUP ignored, as under nohup and some wrappers.
+    """
+    how = "ignored" if ignores_hang_up else "default"
+    return [sys.executable, "-c", _LOGIN, how, *command]
+
+
 class Terminal:
     """A child process in a terminal of its own, whose output a thread drains all the time."""
 
@@ -57,6 +77,9 @@ class Terminal:
         Raises:
             OSError: it cannot be started.
         """
+        self._flows = threading.Event()
+        self._flows.set()
+        self._hung_up = threading.Event()
         self._chunks: deque[tuple[float, bytes]] = deque(maxlen=KEPT_CHUNKS)
         self._news = threading.Condition()
         self._ended = False
@@ -87,7 +110,10 @@ class Terminal:
         self.kill()
 
     def _drain(self) -> None:
-        while True:
+        while not self._hung_up.is_set():
+            # A read that waits would keep the terminal open behind our back when we close it.
+            if not self._flows.wait(POLL_SECONDS) or not self._has_output():
+                continue
             try:
                 data = os.read(self._master, 65536)
             except OSError:  # Linux says so when the other side is closed
@@ -99,6 +125,9 @@ class Terminal:
                 self._news.notify_all()
             if not data:
                 return
+
+    def _has_output(self) -> bool:
+        return bool(select.select([self._master], [], [], POLL_SECONDS)[0])
 
     def wait_for(self, text: str, timeout: float = 60.0) -> float:
         """Seconds from the start of the process until `text` was on its way to the screen.
@@ -117,6 +146,23 @@ class Terminal:
                     )
                 self._news.wait(0.5)
         return moment - self.started
+
+    def stall(self) -> None:
+        """Take nothing off the program any more, as a connection does that hangs."""
+        self._flows.clear()
+
+    def hang_up(self) -> None:
+        """Close our side, as a connection does that is lost."""
+        self._hung_up.set()
+        self._reader.join()
+        os.close(self._master)
+        self._master = -1
+
+    @property
+    def output(self) -> bytes:
+        """What was painted last, a few hundred chunks of it."""
+        with self._news:
+            return b"".join(data for _, data in self._chunks)
 
     def _painted_at(self, wanted: bytes) -> float | None:
         """When the chunk came that completes `wanted` after the alternate screen was on."""
@@ -145,8 +191,16 @@ class Terminal:
         Raises:
             BenchError: the program has ended.
         """
+        self.send(text.encode())
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are, whether a terminal would or not.
+
+        Raises:
+            BenchError: the program has ended.
+        """
         try:
-            os.write(self._master, text.encode())
+            os.write(self._master, data)
         except OSError as error:
             raise BenchError(f"The program has ended: {self.tail()}") from error
 
@@ -172,6 +226,7 @@ class Terminal:
         if self.is_running:
             self.process.kill()
             self.process.wait()
+        self._flows.set()
         self._reader.join(5.0)
         with contextlib.suppress(OSError):
             os.close(self._master)

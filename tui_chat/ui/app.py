@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from tui_chat import files
@@ -45,6 +46,8 @@ from tui_chat.ui.ink import Line
 from tui_chat.ui.theme_switch import ThemeSwitch
 
 if TYPE_CHECKING:
+    from textual.actions import ActionParseResult
+
     from tui_chat.chat.session import Session
     from tui_chat.store.conversations import ConversationLog, ConversationStore
     from tui_chat.store.drafts import Drafts
@@ -64,6 +67,8 @@ NOT_IN_PALETTE = frozenset(
 )
 SHUTDOWN_SECONDS = 3.0
 """How long a reply that was told to stop may take before the process ends without it."""
+THREAD_END_SECONDS = 0.3
+"""How long the engine's thread may take to end when it has nothing left to write."""
 
 
 class TuiChat(App[int], inherit_bindings=False):
@@ -246,7 +251,7 @@ class TuiChat(App[int], inherit_bindings=False):
             self.engine_thread.stop()
             with contextlib.suppress(Exception):  # whatever is left of the screen by now
                 self.chat.drafts.save_now()
-            self.engine_thread.ended_within(SHUTDOWN_SECONDS)
+            self.engine_thread.written_within(SHUTDOWN_SECONDS)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
             time.sleep(2.0)
@@ -269,7 +274,7 @@ class TuiChat(App[int], inherit_bindings=False):
 
     async def _leave(self) -> None:
         self.chat.drafts.close()
-        await asyncio.to_thread(self.engine_thread.ended_within, SHUTDOWN_SECONDS)
+        await asyncio.to_thread(self.engine_thread.written_within, SHUTDOWN_SECONDS)
         self.exit(0)
 
     # ---- the model ----
@@ -300,7 +305,7 @@ class TuiChat(App[int], inherit_bindings=False):
             else:
                 self.post_message(ModelReady(engine))
 
-        self._load_cancel = self.engine_thread.submit(job)
+        self._load_cancel = self.engine_thread.submit(job, writes=False)
 
     def switch_model(self, name: str) -> None:
         """Load another model, with the precision and device that the config asks for."""
@@ -337,6 +342,24 @@ class TuiChat(App[int], inherit_bindings=False):
         await self.chat.model_failed(event.sentence, str(files.log_path()))
 
     # ---- actions ----
+
+    async def run_action(
+        self,
+        action: "str | ActionParseResult",
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Do the action of a key or a link; one that fails is told, and the app goes on.
+
+        Textual's own widgets have such: in 8.2.8 PgUp in a palette without a hit raises.
+        """
+        try:
+            return await super().run_action(action, default_namespace, namespaces)
+        except Exception:
+            log.exception("an action failed")
+            sentence = f"That did not work; the log has the details: {files.log_path()}"
+            self.notify(sentence, severity="error", markup=False)
+            return True
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the table that can be done without an argument, for the palette."""
@@ -414,7 +437,8 @@ def run_app(options: Options) -> int:
     if app.failed:
         print(f"tui-chat: the screen failed; the log has the details: {files.log_path()}")
     app.engine_thread.stop()
-    if not app.engine_thread.ended_within(SHUTDOWN_SECONDS):
+    app.engine_thread.written_within(SHUTDOWN_SECONDS)
+    if not app.engine_thread.ended_within(THREAD_END_SECONDS):
         # A load or forward pass that cannot be interrupted; everything is on disk by now.
         os._exit(code or 0)
     return code or app.return_code or 0

@@ -25,15 +25,24 @@ class EngineThread(threading.Thread):
         self._jobs: queue.SimpleQueue[tuple[Job, threading.Event] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._open: set[threading.Event] = set()
+        self._writing: set[threading.Event] = set()
+        self._all_written = threading.Event()
+        self._all_written.set()
         self._stopped = False
 
-    def submit(self, job: Job) -> threading.Event:
-        """Queue `job`; setting the returned event cancels it, running or waiting."""
+    def submit(self, job: Job, *, writes: bool = True) -> threading.Event:
+        """Queue `job`; setting the returned event cancels it, running or waiting.
+
+        With `writes` something is lost where the process ends before the job does.
+        """
         cancel = threading.Event()
         with self._lock:
             if self._stopped:
                 cancel.set()
             self._open.add(cancel)
+            if writes:
+                self._writing.add(cancel)
+                self._all_written.clear()
         self._jobs.put((job, cancel))
         return cancel
 
@@ -48,6 +57,9 @@ class EngineThread(threading.Thread):
             finally:
                 with self._lock:
                     self._open.discard(cancel)
+                    self._writing.discard(cancel)
+                    if not self._writing:
+                        self._all_written.set()
 
     def stop(self) -> None:
         """Cancel everything and let the thread end; does not wait."""
@@ -56,6 +68,13 @@ class EngineThread(threading.Thread):
             for cancel in self._open:
                 cancel.set()
         self._jobs.put(None)
+
+    def written_within(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the jobs that write; True if all of them ended.
+
+        A load may run on: an import cannot be cancelled, and nothing of it is worth a wait.
+        """
+        return self._all_written.wait(timeout)
 
     def ended_within(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for the thread to end; True if it has."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Vertical, VerticalScroll
-from textual.screen import Screen
 
 from tui_chat.ui.commands import GROUPS, Action
 from tui_chat.ui.ink import Line, OneLine
+from tui_chat.ui.left_once import LeftOnce
 
 
-class HelpScreen(Screen[None]):
+class HelpScreen(LeftOnce[None]):
     """Every action with its key, its slash command and what it does."""
 
     BINDINGS = [Binding("escape,f1,q", "dismiss", "back")]

@@ -10,7 +10,6 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Input
 
@@ -20,6 +19,7 @@ from tui_chat.types import ConversationSummary, SearchHit
 from tui_chat.ui.chat_list import ChatList
 from tui_chat.ui.chat_preview import ChatPreview, PreviewText, read_preview
 from tui_chat.ui.ink import InkText, Line, OneLine
+from tui_chat.ui.left_once import LeftOnce
 from tui_chat.ui.library_lines import (
     RENAME_KEYS,
     about,
@@ -60,7 +60,7 @@ class _Undo:
     call: Callable[[], None]
 
 
-class LibraryScreen(Screen[Chosen | None]):
+class LibraryScreen(LeftOnce[Chosen | None]):
     """All conversations; dismissed with the one to open, or None."""
 
     CSS = """

@@ -15,7 +15,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
-from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -24,6 +23,7 @@ from tui_chat.servers import model_name, names_server
 from tui_chat.store.search import fold, holds, words_of
 from tui_chat.types import ModelSpec, Precision, ServerSpec
 from tui_chat.ui.ink import Column, InkText, Line, OneLine, Part, columns, gigabytes, paint
+from tui_chat.ui.left_once import LeftOnce
 from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _rungs(name: str, folder: Path, hardware: "Hardware") -> tuple[RungFit, ...]
     return tuple(rungs)
 
 
-class ModelScreen(Screen[str | None]):
+class ModelScreen(LeftOnce[str | None]):
     """The models to choose from; dismissed with the name of the one to load, or None."""
 
     CSS = """

@@ -12,6 +12,7 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from tui_chat.ui.ink import Column, InkText, Line, OneLine, columns
+from tui_chat.ui.left_once import LeftOnce
 from tui_chat.ui.search_list import RowList, SearchField, mark_hits
 from tui_chat.ui.theme_switch import ThemeEntry, ThemeSwitch
 
@@ -19,7 +20,7 @@ _PAUSE = 0.1
 """Seconds on a row before its theme is shown: restyling a long page takes longer than a key."""
 
 
-class ThemeScreen(ModalScreen[str | None]):
+class ThemeScreen(LeftOnce[str | None], ModalScreen[str | None]):
     """All themes; dismissed with the name of the one to keep, or None with the old one shown."""
 
     CSS = """
