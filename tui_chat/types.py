@@ -419,6 +419,8 @@ class GenerationFinished:
     new_ids: Sequence[int] = field(default=(), repr=False)
     error: str = ""
     """One sentence for the reader when `finish_reason` is "error"."""
+    out_of_memory: bool = False
+    """Whether the error was a want of memory, so that a shorter prompt may do."""
 
 
 EngineEvent = PrefillProgress | EngineNotice | TextDelta | GenerationFinished
@@ -431,6 +433,8 @@ class ReplyStarted:
     plan: ContextPlan
     message_id: str
     """Id of the reply to come, or of the one that is continued."""
+    note: str = ""
+    """One sentence where the reply starts once more, with less; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +447,8 @@ class ReplyFinished:
     new_ids: Sequence[int] = field(default=(), repr=False)
     unsaved: str = ""
     """One sentence when the disk refused the reply; it is then in memory only."""
+    out_of_memory: bool = False
+    """Whether it failed for want of memory."""
 
 
 ReplyEvent = ReplyStarted | PrefillProgress | EngineNotice | TextDelta | ReplyFinished

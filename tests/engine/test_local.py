@@ -515,6 +515,7 @@ def test_fault_while_generating_is_one_sentence_and_the_text_is_kept(
 
     assert finished.finish_reason == "error"
     assert finished.error.startswith(sentence)
+    assert finished.out_of_memory == ("emory" in sentence)
     assert text == expected
     assert "how are you" not in caplog.text
     planted.remove()

@@ -1,7 +1,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
 from textual.events import Key
 from textual.pilot import Pilot
 
-from tui_chat.config import Config
+from tui_chat.config import Config, LoadedConfig
+from tui_chat.engine.base import PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import (
     EngineEvent,
@@ -20,6 +21,8 @@ from tui_chat.types import (
     GenerationSettings,
     Message,
     Mode,
+    ModelSpec,
+    ReplyMetrics,
     Role,
 )
 from tui_chat.ui.app import TuiChat
@@ -623,3 +626,43 @@ async def test_a_theme_of_the_user_can_be_set_and_replaces_a_shipped_one(
         assert app.current_theme.primary == "#654321"
         await command(pilot, "/theme tidepool")
         assert app.current_theme.primary == "#123456"
+
+
+class ForgetfulEngine(EchoEngine):
+    """Runs out of memory in the middle of its third reply."""
+
+    replies = 0
+
+    def stream(
+        self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
+    ) -> Iterator[EngineEvent]:
+        self.replies += 1
+        for count, event in enumerate(super().stream(messages, settings, cancel)):
+            if self.replies == 3 and count == 4:
+                metrics = ReplyMetrics(completion_tokens=3)
+                error = "Out of memory after 3 tokens; start a new chat."
+                yield GenerationFinished("error", metrics, error=error, out_of_memory=True)
+                return
+            yield event
+
+
+async def test_a_reply_that_runs_out_of_memory_goes_on_in_its_place_and_says_so(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "reply.txt"
+    script.write_text("one two three four five six", encoding="utf-8")
+    app = TuiChat(
+        loaded=LoadedConfig(Config(), tmp_path / "config.toml"),
+        spec=ModelSpec(f"echo:{script}"),
+        data_dir=tmp_path,
+        open_engine=lambda spec, report, cancel: ForgetfulEngine(script),
+    )
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        for prompt in ("first", "second", "third"):
+            await ask(pilot, prompt)
+        last = app.chat.session.conversation.messages[-1]
+        assert (last.status, last.content) == ("complete", "one two three four five six")
+        page = shown(app)
+        assert "the reply goes on without the oldest turn" in page
+        assert page.count("one two three four five six") == 3

@@ -94,6 +94,31 @@ class FullDiskLog(MemoryLog):
         raise StoreError("The disk is full.")
 
 
+class ShortOfMemory(FakeEngine):
+    """Runs out of memory behind some text, as often as `faults` says."""
+
+    def __init__(self, tmp_path: Path, faults: int, *events: EngineEvent) -> None:
+        super().__init__(tmp_path, TextDelta("the rest"), STOPPED)
+        self.faults = faults
+        self.failing = (*events, OUT_OF_MEMORY)
+
+    def stream(
+        self, messages: Sequence[Message], settings: PollSettings, cancel: threading.Event
+    ) -> Iterator[EngineEvent]:
+        if len(messages) > 1 and self.faults > 0:
+            self.faults -= 1
+            self.prompts.append(tuple(messages))
+            yield from self.failing
+        else:
+            yield from super().stream(messages, settings, cancel)
+
+
+OUT_OF_MEMORY = GenerationFinished(
+    "error",
+    ReplyMetrics(completion_tokens=2),
+    error="Out of memory after 2 tokens; start a new chat.",
+    out_of_memory=True,
+)
 STOPPED = GenerationFinished("stop", ReplyMetrics(completion_tokens=3), (1, 2), (3,))
 
 
@@ -1015,3 +1040,76 @@ def test_whatever_is_forked_switched_and_excluded_the_prompt_alternates_and_noth
         assert read.conversation == whole
         assert len(read._tree.messages) == count
         read.close()
+
+
+def chat_of_three_turns(engine: FakeEngine, log: ConversationLog) -> Session:
+    session = Session(engine, log)
+    for number in range(3):
+        faults, engine.faults = engine.faults, 0  # type: ignore[attr-defined]
+        ask(session, f"question {number}")
+        engine.faults = faults  # type: ignore[attr-defined]
+    engine.prompts.clear()
+    return session
+
+
+def test_a_reply_that_runs_out_of_memory_goes_on_once_with_half_the_turns(tmp_path: Path) -> None:
+    log = ConversationStore(tmp_path).create()
+    engine = ShortOfMemory(tmp_path, 1, TextDelta("half "))
+    session = chat_of_three_turns(engine, log)
+
+    events = ask(session, "the fourth")
+
+    starts = [event for event in events if isinstance(event, ReplyStarted)]
+    end = finished(events)
+    assert [start.note for start in starts] == [
+        "",
+        "Out of memory after 2 tokens; the reply goes on without the oldest 2 turns.",
+    ]
+    assert {start.message_id for start in starts} == {end.message.id}
+    assert [m.content for m in engine.prompts[1]] == [
+        *("question 2", "the rest", "the fourth", "half "),
+    ]
+    assert (end.message.content, end.message.status) == ("half the rest", "complete")
+    assert shown_text(events) == "half the rest"
+    assert log.conversation.messages[-1] == end.message
+    log.close()
+    assert ConversationStore(tmp_path).open(log.id).conversation.messages[-1] == end.message
+
+
+def test_a_reply_that_runs_out_of_memory_before_its_first_word_starts_again_with_less(
+    tmp_path: Path,
+) -> None:
+    engine = ShortOfMemory(tmp_path, 1)
+    session = chat_of_three_turns(engine, MemoryLog())
+    events = ask(session, "the fourth")
+    assert finished(events).message.content == "the rest"
+    assert [m.content for m in engine.prompts[1]][:3] == ["question 2", "the rest", "the fourth"]
+
+
+def test_memory_that_is_short_twice_ends_the_reply_with_its_text_kept(tmp_path: Path) -> None:
+    engine = ShortOfMemory(tmp_path, 2, TextDelta("half "))
+    session = chat_of_three_turns(engine, MemoryLog())
+    end = finished(ask(session, "the fourth"))
+    assert len(engine.prompts) == 2
+    assert (end.message.status, end.message.content) == ("failed", "half half")
+    assert end.message.error.startswith("Out of memory")
+
+
+def test_memory_that_is_short_for_the_only_turn_is_not_tried_again(tmp_path: Path) -> None:
+    engine = ShortOfMemory(tmp_path, 1, TextDelta("half "))
+    log = MemoryLog(system_prompt="Be brief.")
+    end = finished(ask(Session(engine, log)))
+    assert len(engine.prompts) == 1
+    assert (end.message.status, end.message.content) == ("failed", "half")
+
+
+def test_the_next_prompt_keeps_to_the_turns_that_memory_was_enough_for(tmp_path: Path) -> None:
+    engine = ShortOfMemory(tmp_path, 1, TextDelta("half "))
+    session = chat_of_three_turns(engine, MemoryLog())
+    ask(session, "the fourth")
+    ask(session, "the fifth")
+    assert engine.prompts[-1][0].content == "question 2"
+
+
+def shown_text(events: list[ReplyEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))

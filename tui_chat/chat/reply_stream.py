@@ -216,7 +216,14 @@ class ReplyStream:
             unsaved = str(refused)
         if finished is None:
             return ReplyFinished(message, reason, unsaved=unsaved)
-        return ReplyFinished(message, reason, finished.prompt_ids, finished.new_ids, unsaved)
+        return ReplyFinished(
+            message,
+            reason,
+            finished.prompt_ids,
+            finished.new_ids,
+            unsaved,
+            finished.out_of_memory,
+        )
 
     def _ended_message(
         self, reason: FinishReason, finished: GenerationFinished | None, error: str

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 
 from tui_chat.chat.context import PromptTooLong, plan_context, sendable, split_turns
 from tui_chat.chat.reply_stream import GetMode, ReplySettings, ReplyStream, SettingsOf
@@ -18,6 +19,7 @@ from tui_chat.types import (
     Conversation,
     Message,
     ReplyEvent,
+    ReplyFinished,
     ReplyStarted,
     Role,
 )
@@ -371,20 +373,7 @@ class Session:
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         cut = messages[-1]
-        whole = replace(
-            cut,
-            content=cut.content + cut.cut_tail,
-            cut_tail="",
-            status="complete",  # a reply that was stopped while it reasoned would not be sent
-            model=engine.name,
-            revision=engine.revision,
-            tokenizer_id=engine.tokenizer_id,
-            finish_reason=None,
-            error="",
-            token_count=None,
-            metrics=None,
-            continuations=cut.continuations + 1,
-        )
+        whole = _to_go_on(cut, engine)
         try:
             plan = self._plan(engine, (*messages[:-1], whole), settings.thinking)
         except PromptTooLong as error:
@@ -419,16 +408,73 @@ class Session:
         stream: ReplyStream,
         settings: ReplySettings,
         cancel: threading.Event,
+        note: str = "",
     ) -> Generator[ReplyEvent, None, None]:
+        """The events of a reply; one that runs out of memory goes on once with half the turns."""
         first = next((m for m in plan.kept if m.role is not Role.SYSTEM), None)
         dropped = first is not None and plan.dropped
         system = self.conversation.system_prompt
         self._first_kept = (engine, system, first.id) if first and dropped else None
         room = max(1, plan.context_window - plan.prompt_tokens)
         settings.max_new_tokens = min(settings.max_new_tokens, room)
+        failed: Message | None = None
         with stream:
-            yield ReplyStarted(plan, stream.message_id)
-            yield from stream.run(engine, plan.kept, cancel)
+            yield ReplyStarted(plan, stream.message_id, note)
+            for event in stream.run(engine, plan.kept, cancel):
+                if isinstance(event, ReplyFinished) and event.out_of_memory and not note:
+                    failed = event.message
+                    less = None if cancel.is_set() else self._half(engine, plan, failed, settings)
+                    if less is not None:
+                        break
+                yield event
+            else:
+                return
+        if failed is None or less is None:
+            return
+        stream = self._stream(_to_go_on(failed, engine), settings, failed)
+        count = sum(message.role is Role.USER for message in less.dropped)
+        turns = "turn" if count == 1 else f"{count} turns"
+        what = failed.error.partition(";")[0]
+        note = f"{what}; the reply goes on without the oldest {turns}."
+        yield from self._run(engine, less, stream, settings, cancel, note)
+
+    def _half(
+        self, engine: Engine, plan: ContextPlan, reply: Message, settings: ReplySettings
+    ) -> ContextPlan | None:
+        """`plan` with the newer half of its turns, for `reply` to go on; None if there is one."""
+        system = tuple(message for message in plan.kept if message.role is Role.SYSTEM)
+        turns = split_turns(plan.kept)
+        if len(turns) < 2:
+            return None
+        gone, stay = turns[: len(turns) // 2], turns[len(turns) // 2 :]
+        kept = (*system, *chain.from_iterable(stay))
+        if kept[-1].id == reply.id:
+            kept = kept[:-1]
+        kept = (*kept, _to_go_on(reply, engine))
+        try:
+            tokens = engine.count_tokens(kept, settings.thinking)
+        except EngineError:
+            return None
+        dropped = (*plan.dropped, *chain.from_iterable(gone))
+        return replace(plan, kept=kept, dropped=dropped, prompt_tokens=tokens)
+
+
+def _to_go_on(cut: Message, engine: Engine) -> Message:
+    """A reply that was cut, as the beginning of what `engine` will make of it."""
+    return replace(
+        cut,
+        content=cut.content + cut.cut_tail,
+        cut_tail="",
+        status="complete",  # a reply that was stopped while it reasoned would not be sent
+        model=engine.name,
+        revision=engine.revision,
+        tokenizer_id=engine.tokenizer_id,
+        finish_reason=None,
+        error="",
+        token_count=None,
+        metrics=None,
+        continuations=cut.continuations + 1,
+    )
 
 
 def _new_id() -> str:

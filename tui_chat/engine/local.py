@@ -140,18 +140,19 @@ class LocalEngine:
                 yield self._finished(reply, "cancelled")
                 return
         try:
-            error = ""
+            error, out_of_memory = "", False
             reason: FinishReason = "error"
             self._peak.reset()
             try:
                 reason = yield from self._generate(reply, messages, settings, is_cancelled)
             except Exception as fault:
                 error = self._explain(fault, reply)
+                out_of_memory = _is_out_of_memory(fault)
                 # The traceback would keep the tensors of the failed step alive.
                 fault.with_traceback(None)
             if error:
                 self._recover()
-            yield self._finished(reply, reason, error)
+            yield self._finished(reply, reason, error, out_of_memory=out_of_memory)
         finally:
             self._lock.release()
 
@@ -312,7 +313,12 @@ class LocalEngine:
         return "stop" if text.stopped else reason
 
     def _finished(
-        self, reply: RunningReply, reason: FinishReason, error: str = ""
+        self,
+        reply: RunningReply,
+        reason: FinishReason,
+        error: str = "",
+        *,
+        out_of_memory: bool = False,
     ) -> GenerationFinished:
         metrics = reply.metrics(self.precision, self._peak.bytes())
         logger.info("Reply (%s): %s", reason, figures_line(metrics))
@@ -322,6 +328,7 @@ class LocalEngine:
             prompt_ids=reply.prompt_ids,
             new_ids=tuple(reply.new_ids),
             error=error,
+            out_of_memory=out_of_memory,
         )
 
     def _explain(self, fault: Exception, reply: RunningReply) -> str:
@@ -330,17 +337,11 @@ class LocalEngine:
         match fault:
             case EngineError() | FloatingPointError():
                 return str(fault)
-            case torch.OutOfMemoryError():
-                place = "the GPU's memory" if self.device != "cpu" else "memory"
-            case MemoryError():
-                place = "memory"
-            case RuntimeError() if "can't allocate memory" in str(fault):
-                place = "memory"
-            case RuntimeError() if _is_cuda_memory_fault(str(fault)):
-                place = "the GPU's memory"
-            case _:
+            case _ if not _is_out_of_memory(fault):
                 logger.exception("Generation failed")
                 return f"Generation failed ({type(fault).__name__}); the log has the details."
+        on_gpu = isinstance(fault, torch.OutOfMemoryError) and self.device != "cpu"
+        place = "the GPU's memory" if on_gpu or _is_cuda_memory_fault(str(fault)) else "memory"
         return (
             f"Out of {place} after {count} tokens; start a new chat, or use a smaller --context "
             "or model."
@@ -386,6 +387,15 @@ def end_ids(model: Any) -> frozenset[int]:
         if value is not None:
             ids.update([value] if isinstance(value, int) else value)
     return frozenset(ids)
+
+
+def _is_out_of_memory(fault: Exception) -> bool:
+    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(fault)
+    return isinstance(fault, RuntimeError) and (
+        "can't allocate memory" in text or _is_cuda_memory_fault(text)
+    )
 
 
 def _is_cuda_memory_fault(text: str) -> bool:

@@ -466,6 +466,8 @@ class ChatScreen(Screen[None]):
             case ReplyStarted() as started:
                 self.drafts.sent(self.session.conversation)
                 await self._painter.started(started, self.session.conversation)
+                if started.note:
+                    await self.transcript.add_notice([("warn", "↓ "), ("m", started.note)])
                 self.update_status(prompt_tokens=started.plan.prompt_tokens, draft_tokens=0)
             case PrefillProgress() as progress:
                 self._painter.prefill(progress)
