@@ -143,20 +143,6 @@ async def test_a_remapped_key_does_the_action_and_the_old_one_does_not(
         assert app.chat.mode == "accuracy"
 
 
-async def test_the_help_screen_shows_every_action(make_app: MakeApp) -> None:
-    app = make_app()
-    async with app.run_test(size=(160, 60)) as pilot:
-        await ready(pilot)
-        await pilot.press("f1")
-        await pilot.pause()
-        screen = shown(app)
-        for action in ACTIONS:
-            assert action.help in screen
-        await pilot.press("escape")
-        await pilot.pause()
-        assert app.screen is app.chat
-
-
 async def test_every_action_of_the_table_has_a_handler(make_app: MakeApp) -> None:
     app = make_app()
     in_the_box = {"send", "newline", "history-previous", "history-next", "complete"}
