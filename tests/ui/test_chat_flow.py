@@ -537,6 +537,36 @@ async def test_the_view_stays_where_the_reader_scrolled_to(make_app: MakeApp) ->
         await until(pilot, lambda: not app.chat.busy)
 
 
+async def test_the_end_of_a_read_chat_is_no_new_text(make_app: MakeApp) -> None:
+    app = make_app(reply="line\n\n" * 40)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "go")
+        await pilot.press("pageup")
+        await until(pilot, lambda: "more below  Ctrl+End to the end" in shown(app))
+        assert "new text" not in shown(app)
+        await pilot.press("ctrl+end")
+        await until(pilot, lambda: "more below" not in shown(app))
+
+
+async def test_a_reply_that_ended_out_of_sight_stays_new_until_it_is_scrolled_to(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(reply="line\n\n" * 100, rate=200)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: app.chat.transcript.max_scroll_y > 30)
+        await pilot.press("pageup")
+        await until(pilot, lambda: not app.chat.busy)
+        await until(pilot, lambda: "new text below" in shown(app) and "writing" not in shown(app))
+        await pilot.press("ctrl+end")
+        await until(pilot, lambda: app.chat.transcript.at_end)
+        await pilot.press("pageup")
+        await until(pilot, lambda: "more below" in shown(app))
+
+
 async def test_text_of_the_model_is_neither_markup_nor_control_sequence(
     make_app: MakeApp,
 ) -> None:

@@ -103,6 +103,8 @@ class ChatScreen(Screen[None]):
         self._queue: list[tuple[str, UserTurn]] = []
         self.drafts = DraftKeeper(self, drafts, self._unsent)
         self._painter: ReplyPainter | None = None
+        self._unseen = False
+        """A reply went on under the view, and has not been scrolled to."""
         self._count_timer: Timer | None = None
         self._generation = 0
         self._room_left: int | None = None
@@ -223,9 +225,10 @@ class ChatScreen(Screen[None]):
         fresh = bool(self.query("#load-line"))
         if fresh:
             self.query_one("#load-line", OneLine).show([[("ok", "ready")]])
+            self.query_one("#load-notes", InkText).show(welcome.note_lines(notes))
             self.query_one("#type-line", OneLine).show(welcome.type_lines(True))
-        for note in notes:
-            await self.transcript.add_notice(note, classes="welcome" if fresh else "")
+        for note in () if fresh else notes:
+            await self.transcript.add_notice(note)
         self._show_activity()
         self.update_status(tokens_per_second=0.0)
         self.count_soon()
@@ -326,7 +329,10 @@ class ChatScreen(Screen[None]):
         if self.load_progress is not None and self.engine is None:
             return
         below = not self.transcript.at_end and not self.query(".welcome")
-        self.query_one(Activity).show_idle(below, self.key("follow"))
+        self._unseen = self._unseen and below
+        self.query_one(Activity).show_idle(
+            below=below, unseen=self._unseen, follow_key=self.key("follow")
+        )
 
     def _show_hint(self) -> None:
         self.query_one(HintRow).update_hint(
@@ -523,6 +529,7 @@ class ChatScreen(Screen[None]):
 
     async def _end_reply(self) -> None:
         self.busy, self._cancel, self._painter = False, None, None
+        self._unseen = not self.transcript.at_end
         self.transcript.set_messages(self.session.conversation.messages)
         await self.transcript.trim()
         self.transcript.refresh_marks()

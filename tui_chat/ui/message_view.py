@@ -138,7 +138,7 @@ def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]
     count = f"{'≈' if metrics.approximate else ''}{tokens:,} tok"
     match message.status, message.finish_reason:
         case "failed", _:
-            return [(("err", f"× {message.error}"), "  ", *offers)]
+            return [(("err", f"× {message.error}"), "\n" * bool(offers), *offers)]
         case "interrupted", "repetition":
             head = f"■ stopped after {count}: it repeated itself"
             return [(("warn", head), *dot, *offers)]

@@ -106,9 +106,9 @@ class Activity(OneLine):
     def __init__(self) -> None:
         super().__init__(id="activity")
 
-    def show_idle(self, below: bool, follow_key: str) -> None:
-        """Nothing is running; `below` tells of text under the view."""
-        self.show([()], _below(follow_key) if below else [()])
+    def show_idle(self, *, below: bool, unseen: bool, follow_key: str) -> None:
+        """Nothing is running; `below` tells of text under the view, `unseen` that it is new."""
+        self.show([()], _below(follow_key, unseen=unseen) if below else [()])
 
     def show_loading(self, progress: LoadProgress, stop_key: str) -> None:
         """A model is being loaded."""
@@ -155,7 +155,7 @@ class Activity(OneLine):
                 ("m", f" · {seconds(elapsed)} · "),
                 ("rate", f"{about}{(tokens - 1) / elapsed:.1f} tok/s"),
             ]
-        self.show([parts], _below(follow_key) if below else _stop(stop_key))
+        self.show([parts], _below(follow_key, unseen=True) if below else _stop(stop_key))
 
 
 def meter_of_progress(fraction: float, cells: int) -> list[Part]:
@@ -169,8 +169,9 @@ def _stop(key: str) -> list[Line]:
     return [(("k", key), ("m", " stop, keep the text")), (("k", key), ("m", " stop"))]
 
 
-def _below(key: str) -> list[Line]:
-    return [(("hi", "↓ new text below"), "  ", ("k", key), ("m", " to follow")), (("hi", "↓"),)]
+def _below(key: str, *, unseen: bool) -> list[Line]:
+    mark: Part = ("hi", "↓ new text below") if unseen else ("m", "↓ more below")
+    return [(mark, "  ", ("k", key), ("m", " to follow" if unseen else " to the end")), (mark,)]
 
 
 class HintRow(OneLine):

@@ -1,6 +1,6 @@
 """What an empty chat shows: what is starting, what to type, where the rest is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from textual.widget import Widget
 from textual.widgets import OptionList
@@ -21,6 +21,11 @@ def load_lines(progress: LoadProgress) -> list[Line]:
         return [[*head, ("m", f"  {progress.detail}")], head]
     bar = meter_of_progress(progress.fraction, 24)
     return [[*head, "  ", *bar, ("m", f"  {progress.detail}")], [*head, "  ", *bar], head]
+
+
+def note_lines(news: Sequence[Line]) -> list[Part]:
+    """What became of the model, a line each, and the blank row behind it."""
+    return [part for line in news for part in (*line, "\n")]
 
 
 def type_lines(ready: bool) -> list[Line]:
@@ -72,7 +77,8 @@ def widgets(
             [[("k", model), small], [("k", model)]] if model == "guide" else [[("k", model)]],
             classes="para0 welcome",
         ),
-        OneLine(state, id="load-line", classes="para welcome"),
+        OneLine(state, id="load-line", classes="para0 welcome"),
+        InkText(id="load-notes", classes="para0 welcome"),
         OneLine(type_lines(ready), id="type-line", classes="para0 welcome"),
         starters,
         InkText(where_lines(None, key), id="where-lines", classes="para0 welcome"),
