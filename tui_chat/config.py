@@ -45,6 +45,8 @@ class Config:
     system_prompt: str = ""
     preset: str = ""
     """Name of the preset that new conversations begin with; empty for none."""
+    auto_titles: bool = True
+    """Whether the model may write the title of a conversation in its idle time."""
     theme: str = "tidepool"
     mouse: bool = True
     speed: GenerationSettings = SPEED_DEFAULTS
@@ -134,6 +136,7 @@ _CHECKS: Mapping[str, Check] = {
     "mode": settings.mode,
     "system_prompt": settings.text,
     "preset": settings.text,
+    "auto_titles": settings.truth,
     "theme": settings.name,
     "mouse": settings.truth,
 }

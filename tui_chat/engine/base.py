@@ -80,6 +80,13 @@ class Engine(Protocol):
         """
         ...
 
+    def can_take_back(self, tokens: int) -> bool:
+        """Whether a prompt and its reply of `tokens` together can leave the cache again.
+
+        Then what a prompt before shares with one behind is not read again for those between.
+        """
+        ...
+
     def count_message(self, message: Message) -> int:
         """What one message adds to a prompt; cached, so a repeated call costs nothing.
 

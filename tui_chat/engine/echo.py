@@ -80,6 +80,10 @@ class EchoEngine:
             return 0
         return min(self._cached_tokens, self.count_tokens(messages) - 1)
 
+    def can_take_back(self, tokens: int) -> bool:
+        """No: the file is the reply to every prompt."""
+        return False
+
     def count_message(self, message: Message) -> int:
         """Words of one message and a fixed share for a template around it."""
         return len(split_tokens(message.content)) + _MESSAGE_OVERHEAD

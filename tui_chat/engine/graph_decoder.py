@@ -93,7 +93,8 @@ def eager_note(reason: str) -> str:
 class GraphDecoder:
     """Decodes with a static cache: eagerly at first, by a captured step after `prepare`.
 
-    `reuse`, `count_shared`, `note`, `drop` and `memory_bytes` are as in `PromptCache`.
+    `reuse`, `count_shared`, `can_cut_back`, `note`, `drop` and `memory_bytes` are as in
+    `PromptCache`.
     """
 
     def __init__(
@@ -208,6 +209,10 @@ class GraphDecoder:
         if not held.is_intact:
             return 0
         return min(common_prefix(held.token_ids, prompt_ids), len(prompt_ids) - 1)
+
+    def can_cut_back(self, tokens: int) -> bool:
+        """Whether what is held can be cut back once it has grown to `tokens`; any thread."""
+        return self._held.is_intact and tokens <= self._cache.capacity
 
     def drop(self, loss: str = "") -> None:
         """Forget the prompt; `loss` is what the next `note` says.

@@ -99,6 +99,10 @@ class LocalEngine:
         ids, _ = self._as_generated(self._tokenizer.encode(messages, thinking))
         return self._cache.count_shared(ids)
 
+    def can_take_back(self, tokens: int) -> bool:
+        """Whether the cache can be cut back after it has grown to `tokens`."""
+        return self._cache.can_cut_back(tokens)
+
     def count_message(self, message: Message) -> int:
         """What one message adds to a prompt; cached."""
         return self._tokenizer.count_message(message)

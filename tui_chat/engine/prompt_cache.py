@@ -55,6 +55,11 @@ class PromptCache:
         held = len(kept.token_ids)
         return 0 if held > keep and held > cut_limit(kept.past_key_values)[0] else keep
 
+    def can_cut_back(self, tokens: int) -> bool:
+        """Whether what is kept can be cut back once it has grown to `tokens`; any thread."""
+        kept = self._kept
+        return kept is not None and tokens <= cut_limit(kept.past_key_values)[0]
+
     def drop(self, loss: str = "") -> None:
         """Forget everything and free the memory; `loss` is what the next `note` says."""
         self._kept = None

@@ -161,6 +161,10 @@ class ServerEngine:
         """0: a server tells only afterwards what it had in its cache."""
         return 0
 
+    def can_take_back(self, tokens: int) -> bool:
+        """False: it is the server's cache, and a request that nobody asked for may cost money."""
+        return False
+
     def count_message(self, message: Message) -> int:
         """About what one message adds to a prompt."""
         return self._counts.of_message(message)

@@ -191,7 +191,7 @@ class Actions(MessageActions):
 
         def opened(chosen: Chosen | None) -> None:
             here = self.app.open_log.id
-            self.app.chat.update_status()  # it may have another title
+            self.app.chat.show_title()  # it may have another one
             if chosen is not None and chosen.conversation_id != here:
                 self.app.run_worker(self.open_chat(chosen.conversation_id), exit_on_error=False)
             elif chosen is None and self.app.store.is_deleted(here):
@@ -212,7 +212,7 @@ class Actions(MessageActions):
         if not argument:
             self.tell("Give the new title: /rename TITLE")
         elif await self._change(lambda log_file: log_file.rename(argument)):
-            self.app.chat.update_status()
+            self.app.chat.show_title()
             self.tell("Renamed.", seconds=3)
 
     async def do_pin(self, _: str | None) -> None:

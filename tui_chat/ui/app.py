@@ -283,6 +283,7 @@ class TuiChat(App[int], inherit_bindings=False):
         """Load a model on the engine thread; the one that is loaded is freed first."""
         old, self.engine = self.engine, None
         self.chat.session.engine = None
+        self.chat.titles.stop()
         self.spec = spec
         self.chat.will_run_on(spec.server.name if spec.server else "")
         self.chat.update_status(model=model_name(spec), rung="loading", memory=None)

@@ -42,11 +42,18 @@ from tui_chat.ui import welcome
 from tui_chat.ui.commands import Action
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
-from tui_chat.ui.events import MessageRefused, PromptCounted, ReplyCrashed, SessionEvent
+from tui_chat.ui.events import (
+    MessageRefused,
+    PromptCounted,
+    ReplyCrashed,
+    SessionEvent,
+    TitleWritten,
+)
 from tui_chat.ui.ink import InkText, Line, OneLine
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
 from tui_chat.ui.status_bar import Activity, HintRow, StatusBar
+from tui_chat.ui.title_writer import TitleWriter
 from tui_chat.ui.transcript import Transcript
 from tui_chat.ui.user_turn import UserTurn
 
@@ -102,6 +109,7 @@ class ChatScreen(Screen[None]):
         self._told: set[tuple[str, str]] = set()
         self._queue: list[tuple[str, UserTurn]] = []
         self.drafts = DraftKeeper(self, drafts, self._unsent)
+        self.titles = TitleWriter(self, engine_thread, enabled=config.auto_titles)
         self._painter: ReplyPainter | None = None
         self._unseen = False
         """A reply went on under the view, and has not been scrolled to."""
@@ -270,6 +278,7 @@ class ChatScreen(Screen[None]):
             self._walk.cancel_edit()
             self._walk.leave()
         session.engine = session.engine or self.engine
+        self.titles.stop()
         conversation = session.conversation
         # What is typed before the first conversation is there is not replaced by what was before.
         typed = self.box.draft if self._session is None else ""
@@ -353,6 +362,7 @@ class ChatScreen(Screen[None]):
             self._count_timer.stop()
         self._count_timer = self.set_timer(COUNT_DELAY, self.count)
         self.drafts.changed()
+        self.titles.wait()
         self._show_hint()
 
     def count(self) -> None:
@@ -430,6 +440,7 @@ class ChatScreen(Screen[None]):
         from tui_chat.chat.session import SessionError
 
         session = self.session
+        self.titles.stop()
         activity = self.query_one(Activity)
         self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
         self.busy = True
@@ -540,6 +551,19 @@ class ChatScreen(Screen[None]):
         self._show_hint()
         self.count_soon()
         await self._send_next()
+        if not self.busy:
+            self.titles.soon(self.session, self._settings(self.session, self.mode).thinking)
+
+    @on(TitleWritten)
+    def _show_title(self, message: TitleWritten) -> None:
+        self.titles.written(message.session)
+        if message.title and message.session is self.session:
+            self.show_title()
+
+    def show_title(self) -> None:
+        """The conversation has another title."""
+        self.update_status()
+        self.transcript.show_title(self.session.conversation)
 
     # ---- actions of a conversation ----
 

@@ -38,6 +38,15 @@ class MessageRefused(UIMessage):
         self.sentence = sentence
 
 
+class TitleWritten(UIMessage):
+    """The model was asked for a title, which is stored; empty where there is no good one."""
+
+    def __init__(self, session: "Session", title: str) -> None:
+        super().__init__()
+        self.session = session
+        self.title = title
+
+
 class ModelLoading(UIMessage):
     """How far the loading of the model has come."""
 

@@ -287,9 +287,12 @@ class Transcript(VerticalScroll, can_focus=False):
         self._loading_more = False
 
     def _head(self, conversation: Conversation) -> list[Widget]:
-        started = conversation.created_at.astimezone()
-        title: Line = [("hi", conversation.title or "New chat")]
-        return [OneLine([title], [[("m", f"started {started:%d %b %H:%M}")], []], classes="title")]
+        return [OneLine(*_title_lines(conversation), classes="title chat-title")]
+
+    def show_title(self, conversation: Conversation) -> None:
+        """The conversation has another title."""
+        for head in self.query(".chat-title").results(OneLine):
+            head.show(*_title_lines(conversation))
 
     def _views(self, start: int, stop: int | None) -> list[Widget]:
         from tui_chat.ui.markdown_pieces import code_blocks
@@ -315,3 +318,9 @@ class Transcript(VerticalScroll, can_focus=False):
             view.mark(self._version_of(message.id), message.id in out)
             views.append(view)
         return views
+
+
+def _title_lines(conversation: Conversation) -> tuple[list[Line], list[Line]]:
+    started = conversation.created_at.astimezone()
+    title: Line = [("hi", conversation.title or "New chat")]
+    return [title], [[("m", f"started {started:%d %b %H:%M}")], []]
