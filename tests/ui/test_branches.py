@@ -270,6 +270,22 @@ async def test_leaving_the_chat_gives_an_edit_up_and_keeps_the_draft(
         assert "reply 1" not in app.chat.box.text
 
 
+async def test_switching_the_branch_gives_an_edit_up(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app(reply="fresh")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await opened(pilot, stored(tmp_path, 2))
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: texts(app)[-1] == "fresh" and not app.chat.busy)
+        for key in ("alt+left", "ctrl+r"):
+            await command(pilot, "/amend")
+            app.chat.box.set_text("changed")
+            await pilot.press(key)
+            await settled(pilot, app)
+            assert "editing" not in row_above_box(app)
+            assert app.chat.box.text == ""
+            assert "changed" not in texts(app)
+
+
 async def test_a_kill_during_an_edit_loses_neither_the_draft_nor_the_edit(
     make_app: MakeApp, tmp_path: Path
 ) -> None:
@@ -433,6 +449,8 @@ async def test_a_turn_that_is_left_out_is_shown_muted_and_counted_at_once(
         await command(pilot, "/exclude 2")
         await until(pilot, lambda: "left out of the context" in told(app))
         await until(pilot, lambda: counted() < whole)
+        await command(pilot, "/context")
+        await until(pilot, lambda: "╏ 1 turn is left out by you" in shown(app))
         await ask(pilot, "next")
         plan = app.chat.session.plan("more")
         assert plan is not None

@@ -278,6 +278,27 @@ def test_the_last_chat_goes_on_after_a_restart(start: Start, home: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("start_walking", [b"\x1b[1;3A", b"\t", b"\x1b[19~"])
+def test_the_keys_of_walking_arrive_through_a_terminal(
+    start: Start, home: Path, start_walking: bytes
+) -> None:
+    terminal = start()
+    terminal.type("hello\r")
+    terminal.shows("tokenize")
+    terminal.type(start_walking)
+    terminal.shows("y copy  e edit  r again  x leave out")
+    terminal.type("x")
+    terminal.shows("left out")
+    terminal.type("r")
+    terminal.shows("2/2")
+    terminal.type(b"\x1b[1;3D")  # Alt+Left, in the box
+    terminal.shows("1/2")
+    terminal.type("\x11")
+    assert terminal.exit_code() == 0
+    kinds = [record["t"] for record in records(home)]
+    assert kinds[-4:] == ["exclude", "begin", "end", "head"]
+
+
 def test_a_chat_that_is_open_in_another_copy_is_read_only_here(start: Start, home: Path) -> None:
     first = start()
     first.type("mine\r")

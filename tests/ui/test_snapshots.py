@@ -15,6 +15,7 @@ from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
 from textual.pilot import Pilot
 
 from tui_chat.config import Config
+from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.log import ConversationLog
 from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
@@ -213,6 +214,28 @@ def test_a_failed_reply(make_app: MakeApp, snap_compare: Compare, tmp_path: Path
         error="The GPU ran out of memory; a shorter chat or a smaller --context needs less.",
     )
     assert snap_compare(make_app(), run_before=opened)
+
+
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_a_message_that_was_walked_to(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    store_chat(tmp_path)
+    (path,) = (tmp_path / "chats").iterdir()
+    log = ConversationStore(tmp_path).open(path.stem)
+    first = log.conversation.messages[1]
+    log.append(replace(first, id="again", content="Only one thing matters.", metrics=FIGURES))
+    log.append(Message("more", Role.USER, "Which?", START, "again"))
+    log.append(replace(first, id="edited", parent_id="more", content="This.", edited=True))
+    log.exclude("again", True)
+    log.close()
+
+    async def walked(pilot: Pilot[int]) -> None:
+        await opened(pilot)
+        await pilot.press("alt+up", "up", "up")
+        await settled(pilot, lambda app: app.chat.walked is not None)
+
+    assert snap_compare(make_app(), terminal_size=size, run_before=walked)
 
 
 @pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui_chat import files
+from tui_chat.chat.context import left_out
 from tui_chat.chat.sanitize import one_line
 from tui_chat.chat.session import TITLE_LENGTH
 from tui_chat.config import ConfigError, Resume
@@ -327,7 +328,12 @@ class Actions(MessageActions):
         )
         if gone:
             parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
-        last = self.app.chat.session.conversation.messages[-1:]
+        messages = self.app.chat.session.conversation.messages
+        out = left_out(messages)
+        if asked := sum(message.role is Role.USER for message in messages if message.id in out):
+            noun = "1 turn is" if asked == 1 else f"{asked} turns are"
+            parts.append(("m", f"\n╏ {noun} left out by you"))
+        last = messages[-1:]
         if last and last[0].metrics is not None:
             parts += [("m", "\nlast reply: "), *metrics_lines(last[0])[0]]
         await self.app.chat.notice(parts)

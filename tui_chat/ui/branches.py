@@ -30,6 +30,7 @@ class Branches:
         chat = self._chat
         if chat.is_writing() or chat.lacks_model():
             return
+        chat.cancel_edit()
         messages = chat.session.conversation.messages
         at = next(n for n, message in enumerate(messages) if message.id == message_id)
         if messages[at].role is Role.USER:
@@ -82,6 +83,7 @@ class Branches:
     async def open_version(self, message_id: str) -> None:
         """Open the branch through a sibling of a message; the page stays where it is."""
         chat = self._chat
+        chat.cancel_edit()  # its message may not be on the other branch
         walks = chat.walked is not None
         try:
             chat.session.open_version(message_id)
