@@ -42,7 +42,7 @@ def test_the_guide_stays_small() -> None:
 def test_the_wheel_declares_the_command_and_the_python_it_needs(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     entry = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
-    assert "tui-chat = tui_chat.cli:main" in archive.read(entry).decode()
+    assert "tui-chat = tui_chat.__main__:main" in archive.read(entry).decode()
     metadata = next(name for name in archive.namelist() if name.endswith("METADATA"))
     assert "Requires-Python: >=3.11" in archive.read(metadata).decode()
 

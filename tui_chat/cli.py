@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -82,6 +83,8 @@ def _run(argv: Sequence[str]) -> int:
     if sentence := _why_no_screen():
         return _fail(sentence, USAGE)
     gc.disable()  # until the first frame: nothing that is imported becomes garbage
+    # Until the app catches it, there is nothing to save and Ctrl+C just ends the process.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from tui_chat.ui.app import run_app
 
     return run_app(options)

@@ -183,8 +183,8 @@ def _judge_end(outcome: Outcome, code: int | None, number: int) -> None:
         return
     if outcome.seconds > MOST_SECONDS:
         outcome.problems.append(f"it took {outcome.seconds:.1f} s to end")
-    if code in (-number, 128 + number) and outcome.phase == "start":
-        return  # before the screen is up the signal may do what it does to any program
+    if outcome.phase == "start" and code != 0 and (code != 1 or number == signal.SIGHUP):
+        return  # before the screen is up a signal may do what it does to any program
     expected = -number if number == signal.SIGKILL else 128 + number
     if code != expected:
         outcome.problems.append(f"exit code {code} and not {expected}")
