@@ -16,7 +16,15 @@ from typing import Any
 
 from tui_chat import files, servers, settings
 from tui_chat.settings import GENERATION_CHECKS, Check, plain
-from tui_chat.types import GenerationSettings, Mode, ModelSpec, Precision, Preset, ServerSpec
+from tui_chat.types import (
+    GenerationSettings,
+    Glyphs,
+    Mode,
+    ModelSpec,
+    Precision,
+    Preset,
+    ServerSpec,
+)
 
 SPEED_DEFAULTS = GenerationSettings(
     repetition_penalty=1.0, no_repeat_ngram_size=0, speculation=True
@@ -48,6 +56,8 @@ class Config:
     auto_titles: bool = True
     """Whether the model may write the title of a conversation in its idle time."""
     theme: str = "tidepool"
+    glyphs: Glyphs = "auto"
+    """Whether our signs are drawn in Unicode or in ASCII; "auto" goes by the terminal."""
     mouse: bool = True
     speed: GenerationSettings = SPEED_DEFAULTS
     accuracy: GenerationSettings = ACCURACY_DEFAULTS
@@ -138,6 +148,7 @@ _CHECKS: Mapping[str, Check] = {
     "preset": settings.text,
     "auto_titles": settings.truth,
     "theme": settings.name,
+    "glyphs": settings.glyphs,
     "mouse": settings.truth,
 }
 

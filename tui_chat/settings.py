@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast, get_args
 
-from tui_chat.types import ChatSettings, GenerationSettings, Mode, PenaltyScope, Precision
+from tui_chat.types import ChatSettings, GenerationSettings, Glyphs, Mode, PenaltyScope, Precision
 
 Check = Callable[[Any], Any]
 """Gives the value as we hold it.
@@ -58,6 +58,14 @@ def truth(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
+
+
+def glyphs(value: Any) -> Glyphs:
+    """Check for what signs are drawn with."""
+    for known in get_args(Glyphs):
+        if value == known:
+            return cast(Glyphs, known)
+    raise ValueError('"auto", "unicode" or "ascii"')
 
 
 def precision(value: Any) -> Precision | None:

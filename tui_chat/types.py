@@ -42,6 +42,8 @@ FinishReason = Literal["stop", "length", "cancelled", "repetition", "error"]
 TitleSource = Literal["user", "prompt", "model"]
 """Who made a title: the user chose it, it is the first words of the prompt, or a model wrote it."""
 PenaltyScope = Literal["reply", "context"]
+Glyphs = Literal["auto", "unicode", "ascii"]
+"""What the signs on the screen are drawn with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,19 @@ def test_a_question_is_answered_and_the_figures_are_shown(start: Start, home: Pa
     ]
 
 
+def test_a_terminal_without_utf8_gets_nothing_but_ascii(
+    start: Start, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    script.write_text("- Ça va, 日本\n\n```py\nx = 1\n```\n", encoding="utf-8")
+    terminal = start()
+    terminal.type("hello\r")
+    terminal.shows("tok/s - speed")
+    terminal.shows("* Ca va, ????")
+    terminal.shows("| hello")
+    assert terminal.raw.isascii()
+
+
 def test_text_typed_before_the_first_frame_stands_in_the_box(start: Start) -> None:
     terminal = start(wait=False)
     for character in "typed early":

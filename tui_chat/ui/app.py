@@ -37,7 +37,7 @@ from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
 from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import LoadProgress, ModelSpec
-from tui_chat.ui import terminal, themes
+from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import BY_SLASH, apply_keymap
 from tui_chat.ui.engine_thread import EngineThread
@@ -425,6 +425,8 @@ def run_app(options: Options) -> int:
     """
     loaded = effective_config(options)
     terminal.guard_output()
+    if (drawable := plain_glyphs.drawable(loaded.config.glyphs)) is not None:
+        plain_glyphs.draw_with(drawable)
     app = TuiChat(
         loaded=loaded,
         spec=model_spec(loaded.config, options.echo_rate),
