@@ -304,3 +304,19 @@ async def test_a_server_that_does_not_answer_is_told_and_another_model_can_be_ch
         await until(pilot, lambda: "The host of http://models.invalid/v1" in shown(app))
         await command(pilot, f"/model echo:{tmp_path / 'reply.md'}")
         await until(pilot, lambda: app.engine is not None)
+
+
+async def test_the_time_counts_up_while_a_server_is_silent(
+    server: FakeServer, make_app: MakeApp
+) -> None:
+    server.answers = [Out.until_left]
+    app = app_on(server, make_app)
+    async with app.run_test(size=(110, 30)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "why")
+        await pilot.press("enter")
+        counted = re.compile(r"reading the prompt .* 0 of ≈\d+ tok · (\d\.\d s|[6-9]\d\d ms)")
+        await until(pilot, lambda: counted.search(shown(app)) is not None)
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.chat.busy)
+        assert "reading the prompt" not in shown(app)

@@ -236,6 +236,11 @@ def test_a_reply_that_comes_byte_by_byte_is_whole(server: FakeServer) -> None:
     assert (made.text, made.finished.finish_reason) == ("Bläue 世界 🙂", "stop")
 
 
+def test_a_reply_without_end_is_given_up(server: FakeServer) -> None:
+    server.answers = [page(200, '{"choices": "' + "x" * 9_000_000, "application/json")]
+    assert "something else than the API" in ask(server).finished.error
+
+
 def test_an_empty_reply_is_a_reply(server: FakeServer) -> None:
     server.answers = [events(chunk(finish_reason="stop"), "[DONE]")]
     made = ask(server)
@@ -347,7 +352,10 @@ def test_the_next_reply_after_a_cancelled_one_is_complete(server: FakeServer) ->
         (page(200, "<html>Log in to the network</html>"), "something else than the API"),
         (page(200, "garbage", "application/json"), "no JSON"),
         (events("{not json"), "no JSON"),
-        (json_page(429, {}, Retry_After="9999"), r"busy or limits requests \(429\)"),
+        (
+            json_page(429, {}, Retry_After="9999"),
+            r"busy or limits requests \(429\); ask again in 9999 s",
+        ),
         (events('{"error": {"message": "worker died"}}'), "worker died"),
         (events('{"error": "worker died"}'), "worker died"),
         (events('{"object": "error", "message": "worker died", "code": 500}'), "worker died"),
@@ -660,6 +668,16 @@ def test_a_server_that_stops_counting_is_estimated_and_says_so(server: FakeServe
     engine = open_server(server.spec())
     assert engine.count_tokens(QUESTION) > 0
     assert not engine.exact_counts
+
+
+def test_a_server_that_is_silent_about_a_count_is_asked_again_later(server: FakeServer) -> None:
+    server.models = [{"id": "tiny", "owned_by": "vllm", "max_model_len": 4096}]
+    server.pages["/tokenize"] = lambda _: json_page(503, {"error": "busy"})
+    engine = open_server(server.spec())
+    assert engine.count_tokens(QUESTION) > 0
+    assert not engine.exact_counts
+    assert engine.count_tokens(TALK) > 0
+    assert sum(asked.path == "/tokenize" for asked in server.asked) == 1
 
 
 def test_counts_that_a_reply_proves_wrong_are_estimates_from_then_on(server: FakeServer) -> None:

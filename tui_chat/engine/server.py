@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 from tui_chat.engine.base import LoadCancelled, LoadError, OnProgress
 from tui_chat.engine.server_engine import BACK_OFF_SECONDS, ServerEngine
-from tui_chat.engine.server_faults import ServerError, tidy
+from tui_chat.engine.server_faults import NOT_FOUND, ServerError, tidy
 from tui_chat.engine.server_http import IsCancelled, RequestLeft, ServerClient
 from tui_chat.engine.server_key import read_key
 from tui_chat.engine.server_probe import Listed, list_models, probe
 from tui_chat.servers import model_name
 from tui_chat.types import LoadProgress, ModelSpec, ServerSpec
 
-NOT_FOUND = 404
 ABSENT_SECONDS = 1.0
 """The longest of the waits for a server that does not answer at all."""
 

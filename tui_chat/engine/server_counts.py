@@ -2,17 +2,20 @@
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tui_chat.engine.base import EngineError
 from tui_chat.engine.server_dialects import LLAMA_CPP, VLLM, Dialect
+from tui_chat.engine.server_faults import NOT_FOUND, ServerError
 from tui_chat.engine.server_http import ServerClient
 from tui_chat.engine.server_request import as_sent, continuation, template_switches
 from tui_chat.types import Message
 
-COUNT_SECONDS = 3.0
+COUNT_SECONDS = 2.0
+SILENT_SECONDS = 20.0
+"""How long a server that did not answer is not asked to count."""
 _BYTES_PER_TOKEN = 4.0
 """Of UTF-8 text, about, for the tokenizers of today in most languages."""
 _MESSAGE_TOKENS, _PROMPT_TOKENS = 5, 3
@@ -42,6 +45,8 @@ class PromptCounts:
             LLAMA_CPP.name: self._ask_llama_cpp,
         }
         self._ask = counters.get(dialect.name)
+        self._silent_until = 0.0
+        """No count is asked for before this moment, because the last one did not come."""
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Prompt, bool | None], int] = OrderedDict()
         self._scale = 1.0
@@ -51,7 +56,7 @@ class PromptCounts:
     @property
     def exact(self) -> bool:
         """Whether the server counts."""
-        return self._ask is not None
+        return self._ask is not None and time.monotonic() >= self._silent_until
 
     def count(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Length of the prompt of `messages`: as the server counts it, or an estimate."""
@@ -60,12 +65,19 @@ class PromptCounts:
             if (prompt, thinking) in self._known:
                 self._known.move_to_end((prompt, thinking))
                 return self._known[prompt, thinking]
-        if self._ask is None:
+        if self._ask is None or not self.exact:
             return self._estimate(prompt)
         try:
             count = self._ask(self._body(messages, thinking))
-        except (EngineError, TypeError, KeyError, ValueError) as fault:
-            logger.warning("the server does not count (%s)", type(fault).__name__)
+        except ServerError as fault:
+            if fault.passing or fault.is_silence:
+                self._silent_until = time.monotonic() + SILENT_SECONDS
+            else:
+                self._ask = None
+            logger.warning("the server did not count (status %d)", fault.status)
+            return self._estimate(prompt)
+        except (TypeError, KeyError, ValueError):
+            logger.warning("the server counts in a way that is not known")
             self._ask = None
             return self._estimate(prompt)
         self._keep(prompt, thinking, count)
@@ -117,7 +129,9 @@ class PromptCounts:
         url = f"{self._client.server.url}/chat/completions/input_tokens"
         try:
             return _whole(self._client.ask(url, body, seconds=COUNT_SECONDS)["input_tokens"])
-        except EngineError:
+        except ServerError as fault:
+            if fault.status != NOT_FOUND:
+                raise
             count = self._ask_old_llama_cpp(body)
             self._ask = self._ask_old_llama_cpp
             return count

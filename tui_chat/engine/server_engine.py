@@ -27,7 +27,7 @@ from tui_chat.engine.server_request import (
     refused_parameters,
     without,
 )
-from tui_chat.engine.server_sse import EventParser, EventTooLong
+from tui_chat.engine.server_sse import MOST_EVENT_BYTES, EventParser, EventTooLong
 from tui_chat.servers import is_local
 from tui_chat.types import (
     EngineEvent,
@@ -273,6 +273,7 @@ class ServerEngine:
                     raise
                 yield EngineNotice(f"{fault.why}; asking again in {wait:g} s", passing=True)
                 _pause(wait, is_cancelled)
+                yield PrefillProgress(0, reply.estimate)
 
     def _read(
         self, reply: _Reply, exchange: Exchange, head: Head, is_cancelled: IsCancelled
@@ -283,7 +284,11 @@ class ServerEngine:
             raise no_api_error(self._client.server)
         try:
             if kind == "application/json":  # of a server that does not stream
-                answer = b"".join(self._answer(reply, exchange, is_cancelled))
+                answer = bytearray()
+                for data in self._answer(reply, exchange, is_cancelled):
+                    answer += data
+                    if len(answer) > MOST_EVENT_BYTES:
+                        raise EventTooLong
                 yield from reply.events(answer.decode("utf-8", "replace"))
                 reply.reader.ended = True
             else:

@@ -15,6 +15,7 @@ from tui_chat.engine.base import EngineError
 from tui_chat.engine.faults import causes
 from tui_chat.types import ServerSpec
 
+NOT_FOUND = 404
 MOST_SERVER_TEXT = 300
 LONGEST_WAIT_SECONDS = 120.0
 """A server that asks to be left alone for longer is not waited for."""
@@ -32,8 +33,11 @@ class ServerError(EngineError):
         passing: bool = False,
         wait_seconds: float = 0.0,
         why: str = "",
+        is_silence: bool = False,
     ) -> None:
         super().__init__(sentence)
+        self.is_silence = is_silence
+        """Whether the server took the request but sent nothing."""
         self.status = status
         """Of the answer; 0 where there was none, or none that tells more."""
         self.passing = passing
@@ -170,14 +174,14 @@ def status_error(
             way = f"name the variable that holds its key in key_env of [servers.{server.name}]"
         what = "wants a key" if way.startswith("name") else "does not accept the key"
         return ServerError(f"{name} {what} ({status}); {way}.{quoted}")
-    if status == 404 and not model:
+    if status == NOT_FOUND and not model:
         return ServerError(
             f"There is no model list at {server.url}/models (404); the address of a server "
             "usually ends in /v1.",
             status=status,
         )
-    if status == 404:
-        return ServerError(f"{name} has no model {tidy(model)} (404).{quoted}")
+    if status == NOT_FOUND:
+        return ServerError(f"{name} has no model {tidy(model)} (404).{quoted}", status=status)
     if status in (400, 409, 413, 422):
         sentence = f"{name} refused the request ({status}).{quoted}"
         return RequestRefused(sentence, said.text, said.parameter)
@@ -185,11 +189,13 @@ def status_error(
         return ServerError(f"The proxy on the way to {server.url} wants a password (407).")
     if status in _PASSING:
         what = {429: "is busy or limits requests", 503: "is not ready"}.get(status, "failed")
+        wait = retry_after(headers)
+        when = f"in {wait:.0f} s" if wait else "in a while"
         return ServerError(
-            f"{name} {what} ({status}); ask again in a while.{quoted}",
+            f"{name} {what} ({status}); ask again {when}.{quoted}",
             status=status,
             passing=status != 500,
-            wait_seconds=retry_after(headers),
+            wait_seconds=wait,
             why=f"the server {what} ({status})",
         )
     return ServerError(f"{name} answered with status {status}.{quoted}")

@@ -132,7 +132,8 @@ class Exchange:
             self._hang_up()
 
     def _silent(self, silence: float) -> ServerError:
-        return ServerError(f"The server {self._server.name} sent nothing for {silence:g} s.")
+        sentence = f"The server {self._server.name} sent nothing for {silence:g} s."
+        return ServerError(sentence, is_silence=True)
 
     def _run(self) -> None:
         try:

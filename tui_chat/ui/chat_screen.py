@@ -285,6 +285,8 @@ class ChatScreen(Screen[None]):
         unsent = self.drafts.switch(conversation, adopt=not typed)
         if not typed:
             self.box.show_draft(unsent)
+        if self._painter is not None:
+            self._painter.close()
         self._session, self.busy, self._cancel, self._painter = session, False, None, None
         self._queue.clear()
         self.settings_changed()
@@ -539,6 +541,8 @@ class ChatScreen(Screen[None]):
         await self._end_reply()
 
     async def _end_reply(self) -> None:
+        if self._painter is not None:
+            self._painter.close()
         self.busy, self._cancel, self._painter = False, None, None
         self._unseen = not self.transcript.at_end
         self.transcript.set_messages(self.session.conversation.messages)

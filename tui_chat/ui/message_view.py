@@ -86,7 +86,8 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
     written = f"{about}{metrics.completion_tokens:,} tok"
     decode = f"{'decode' if prefix else written} {seconds(metrics.decode_seconds)} · "
     drafted = f"{metrics.drafted_tokens:,} drafted · " if metrics.drafted_tokens else ""
-    rate = f"{about}{metrics.tokens_per_second:.1f}" if metrics.completion_tokens >= 8 else "—"
+    has_rate = metrics.completion_tokens >= 8 and metrics.tokens_per_second > 0
+    rate = f"{about}{metrics.tokens_per_second:.1f}" if has_rate else "—"
     modes = " then ".join(message.modes) or message.mode or ""
     tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {modes}" if modes else ""))
     whole, short = "", "" if prefix else f"{written} · "

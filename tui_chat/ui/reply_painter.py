@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from textual.timer import Timer
+
 from tui_chat.types import (
     Conversation,
     PrefillProgress,
@@ -42,7 +44,15 @@ class ReplyPainter:
         self._delta: TextDelta | None = None
         self._exact = True
         self._reading_since = time.monotonic()
+        self._progress: PrefillProgress | None = None
+        """How far the prompt is read; None while something else is waited for."""
+        self._timer: Timer | None = None
         self._repainted = 0.0
+
+    def close(self) -> None:
+        """Paint nothing more by itself."""
+        if self._timer is not None:
+            self._timer.stop()
 
     async def started(self, event: ReplyStarted, conversation: Conversation) -> None:
         """The prompt is stored and planned: dim what is dropped, open the reply."""
@@ -53,20 +63,31 @@ class ReplyPainter:
         self._view = await self._transcript.open_reply(event.message_id)
         self._reading_since = time.monotonic()
         self._exact = event.plan.exact
-        tokens = event.plan.prompt_tokens
-        self._activity.show_reading(0, tokens, 0.0, self._key("stop"), exact=self._exact)
+        self._progress = PrefillProgress(0, event.plan.prompt_tokens)
+        self._show_reading(self._progress, 0.0)
+        # A server is silent until its first token, which may take minutes.
+        self._timer = self._activity.set_interval(ACTIVITY_INTERVAL, self._show_time)
 
     def prefill(self, event: PrefillProgress) -> None:
         """More of the prompt is read; a short prompt shows no progress."""
+        self._progress = event
         elapsed = time.monotonic() - self._reading_since
         if elapsed > ACTIVITY_INTERVAL:
-            # What a server reads it has counted.
-            exact = self._exact or event.done > 0
-            key = self._key("stop")
-            self._activity.show_reading(event.done, event.total, elapsed, key, exact=exact)
+            self._show_reading(event, elapsed)
+
+    def _show_time(self) -> None:
+        if self._progress is not None and self._delta is None:
+            self.prefill(self._progress)
+
+    def _show_reading(self, progress: PrefillProgress, elapsed: float) -> None:
+        # What a server says that it has read it has counted.
+        exact = self._exact or progress.done > 0
+        key = self._key("stop")
+        self._activity.show_reading(progress.done, progress.total, elapsed, key, exact=exact)
 
     def waiting(self, why: str) -> None:
         """A busy server is waited for."""
+        self._progress = None
         self._activity.show_waiting(why, self._key("stop"))
 
     def delta(self, event: TextDelta) -> None:
@@ -92,6 +113,7 @@ class ReplyPainter:
 
     async def finished(self, event: ReplyFinished) -> None:
         """Paint the rest and how it ended; a reply that never started gets its line as well."""
+        self.close()
         if self._view is None:
             if self.asked is not None:
                 self.asked.message_id = event.message.parent_id or ""
