@@ -59,6 +59,8 @@ class Config:
     glyphs: Glyphs = "auto"
     """Whether our signs are drawn in Unicode or in ASCII; "auto" goes by the terminal."""
     mouse: bool = True
+    print_on_exit: bool = False
+    """Whether the open chat is printed into the terminal's scrollback when the user quits."""
     speed: GenerationSettings = SPEED_DEFAULTS
     accuracy: GenerationSettings = ACCURACY_DEFAULTS
     keymap: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -150,6 +152,7 @@ _CHECKS: Mapping[str, Check] = {
     "theme": settings.name,
     "glyphs": settings.glyphs,
     "mouse": settings.truth,
+    "print_on_exit": settings.truth,
 }
 
 

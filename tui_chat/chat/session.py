@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 
+from tui_chat.chat.attachment import title_text
 from tui_chat.chat.context import PromptTooLong, plan_context, sendable, split_turns
 from tui_chat.chat.reply_stream import GetMode, ReplySettings, ReplyStream, SettingsOf
 from tui_chat.chat.sanitize import one_line
@@ -115,6 +116,14 @@ class Session:
             return 0, 0
         cached = self.engine.count_cached(plan.kept, thinking)
         return plan.prompt_tokens - cached, cached
+
+    def count_text(self, text: str) -> int | None:
+        """Tokens that `text` adds to a message; None while no engine is loaded. Any thread."""
+        engine = self.engine
+        if engine is None:
+            return None
+        whole, empty = (engine.count_message(_user_message(t, None)) for t in (text, ""))
+        return max(0, whole - empty)
 
     def reply(
         self, text: str, *, mode: GetMode, settings: SettingsOf, cancel: threading.Event
@@ -328,7 +337,8 @@ class Session:
         try:
             self.log.append(user)
             if untitled:
-                self.log.suggest_title(one_line(user.content, TITLE_LENGTH), "prompt")
+                title = one_line(title_text(user.content), TITLE_LENGTH)
+                self.log.suggest_title(title, "prompt")
         except StoreError as error:
             # The log keeps the record and writes it again with the reply, which reports.
             logger.warning("%s", error)

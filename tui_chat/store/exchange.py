@@ -6,7 +6,7 @@ from typing import Any
 
 from tui_chat.store.records import header_record, message_record
 from tui_chat.store.tree import MessageTree
-from tui_chat.types import Role
+from tui_chat.types import Conversation, Role
 
 FORMATS = {"markdown": ".md", "json": ".json", "openai": ".jsonl", "sharegpt": ".json"}
 """The formats of an export, each with the ending of its files."""
@@ -27,7 +27,7 @@ def export(conversations: Iterable[MessageTree], format_: str) -> Iterator[str]:
         case "markdown":
             separator = ""
             for tree in trees:
-                yield separator + _markdown(tree)
+                yield separator + markdown(tree.conversation)
                 separator = "\n---\n\n"
         case "openai":
             for tree in trees:
@@ -97,8 +97,8 @@ def _sharegpt(tree: MessageTree) -> dict[str, Any]:
     return {"id": tree.header.id, "conversations": turns}
 
 
-def _markdown(tree: MessageTree) -> str:
-    conversation = tree.conversation
+def markdown(conversation: Conversation) -> str:
+    """A conversation as one Markdown text: the open branch, a heading for each message."""
     title = " ".join(conversation.title.split()) or "Untitled"
     parts = [f"# {title}", f"{conversation.id} · {conversation.created_at:%Y-%m-%d %H:%M} UTC"]
     if conversation.system_prompt:

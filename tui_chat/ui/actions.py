@@ -5,16 +5,10 @@ frame.
 """
 
 import asyncio
-import os
-import shlex
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui_chat import files
@@ -57,7 +51,7 @@ class Actions(MessageActions):
         elif chat.stop_reply():
             pass
         elif chat.box.text:
-            self.app.history.add(chat.box.text)
+            self.app.history.add(chat.box.full_text)
             chat.box.set_text("")
         elif self._pressed_twice("ctrl+c"):
             self.app.quit()
@@ -102,27 +96,6 @@ class Actions(MessageActions):
             await self.app.chat.switch_mode(Mode(argument.lower()))
         else:
             self.tell("The modes are speed and accuracy, for example: /mode speed")
-
-    def do_copy(self, argument: str | None) -> None:
-        from tui_chat.ui.markdown_pieces import code_blocks
-
-        replies = [
-            message.content
-            for message in self.app.chat.session.conversation.messages
-            if message.role is Role.ASSISTANT and message.content
-        ]
-        if not replies:
-            self.tell("There is no reply to copy yet.")
-        elif not argument:
-            self.copy(replies[-1], "the last reply")
-        else:
-            blocks = [block for reply in replies for block in code_blocks(reply)]
-            number = int(argument) if argument.isascii() and argument.isdigit() else 0
-            if 1 <= number <= len(blocks):
-                self.copy(blocks[number - 1], f"code block {number}")
-            else:
-                count = f"{len(blocks)} code block" + ("" if len(blocks) == 1 else "s")
-                self.tell(f"This chat has {count}; /copy 1 copies the first.")
 
     def do_page_up(self, _: str | None) -> None:
         self.app.chat.transcript.release_anchor()
@@ -385,27 +358,3 @@ class Actions(MessageActions):
     def do_quit(self, _: str | None) -> None:
         """Stop the reply, save it, and leave."""
         self.app.quit()
-
-    def do_edit(self, _: str | None) -> None:
-        """Write the prompt in $VISUAL or $EDITOR."""
-        box = self.app.chat.box
-        changed = self.edit_text(box.text)
-        if changed is not None:
-            box.set_text(changed)
-
-    def edit_text(self, text: str) -> str | None:
-        """Let the user change a text in $VISUAL or $EDITOR; None, with a message, if it fails."""
-        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-        with tempfile.TemporaryDirectory(prefix="tui-chat-") as folder:
-            path = Path(folder) / "prompt.md"
-            path.write_text(text, encoding="utf-8", errors="replace")
-            try:
-                with self.app.suspend():
-                    screen = sys.__stderr__  # descriptors 1 and 2 go to the log
-                    subprocess.run(
-                        [*shlex.split(command), str(path)], check=True, stdout=screen, stderr=screen
-                    )
-                return path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
-            except (OSError, ValueError, subprocess.CalledProcessError):
-                self.tell(f'The editor "{command}" failed; the prompt is unchanged.')
-                return None

@@ -35,8 +35,9 @@ from tui_chat.config import (
 )
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
+from tui_chat.output import OutputError, write
 from tui_chat.presets import effective_config, new_chat
-from tui_chat.types import LoadProgress, ModelSpec
+from tui_chat.types import Conversation, LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import BY_SLASH, apply_keymap
@@ -111,6 +112,7 @@ class TuiChat(App[int], inherit_bindings=False):
         self._resume = resume
         self.takes_keys = threading.Event()
         self.failed = False
+        self.print_on_exit = config.print_on_exit
         self._ending = False
         self._painted = False
         self.themes = ThemeSwitch(self, loaded)
@@ -240,6 +242,17 @@ class TuiChat(App[int], inherit_bindings=False):
     def on_terminal_gone(self) -> None:
         """The terminal was closed under us (called by the driver, on its own thread)."""
         self._end_process(128 + signal.SIGHUP)
+
+    def refuse_paste(self, size: int) -> None:
+        """A paste was too large to take (called by the driver, on its own thread)."""
+        sentence = f"The paste of {size / 1e6:.0f} MB is too large for a prompt; nothing was taken."
+        self.call_later(self.notify, sentence, severity="error", markup=False)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        # What the box cuts; Textual's own would neither be wrapped for tmux nor be limited.
+        text = self.chat.box.folded.expand(text)
+        self._clipboard = text
+        self._doer.copy(text, "what was cut")
 
     def _end_process(self, code: int) -> None:
         """End the app from any thread or a signal handler, whatever the event loop does."""
@@ -439,9 +452,20 @@ def run_app(options: Options) -> int:
         code = app.run(mouse=loaded.config.mouse)
     if app.failed:
         print(f"tui-chat: the screen failed; the log has the details: {files.log_path()}")
+    if app.print_on_exit and code == 0:
+        _print_chat(app.chat.session.conversation)
     app.engine_thread.stop()
     app.engine_thread.written_within(SHUTDOWN_SECONDS)
     if not app.engine_thread.ended_within(THREAD_END_SECONDS):
         # A load or forward pass that cannot be interrupted; everything is on disk by now.
         os._exit(code or 0)
     return code or app.return_code or 0
+
+
+def _print_chat(conversation: Conversation) -> None:
+    """Leave the chat in the terminal's own scrollback, or in the file that takes the output."""
+    from tui_chat.store.exchange import markdown
+
+    if conversation.messages:
+        with contextlib.suppress(OutputError, BrokenPipeError):
+            write(markdown(conversation))

@@ -19,7 +19,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Vertical
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import OptionList, TextArea
 
 from tui_chat.config import Config
@@ -35,16 +34,15 @@ from tui_chat.types import (
     ReplyFinished,
     ReplyMetrics,
     ReplyStarted,
-    Role,
     TextDelta,
 )
 from tui_chat.ui import welcome
-from tui_chat.ui.commands import Action
+from tui_chat.ui.commands import Action, is_command
+from tui_chat.ui.desk import Desk
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import (
     MessageRefused,
-    PromptCounted,
     ReplyCrashed,
     SessionEvent,
     TitleWritten,
@@ -52,7 +50,7 @@ from tui_chat.ui.events import (
 from tui_chat.ui.ink import InkText, Line, OneLine
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
-from tui_chat.ui.status_bar import Activity, HintRow, StatusBar
+from tui_chat.ui.status_bar import Activity, StatusBar
 from tui_chat.ui.title_writer import TitleWriter
 from tui_chat.ui.transcript import Transcript
 from tui_chat.ui.user_turn import UserTurn
@@ -66,9 +64,6 @@ if TYPE_CHECKING:
     from tui_chat.ui.walking import Walk
 
 log = logging.getLogger(__name__)
-
-COUNT_DELAY = 0.2
-"""Seconds without a key press before the draft is counted."""
 
 INPUT_ACTIONS = ("send", "newline", "history-previous", "history-next", "complete")
 """Bound by the input box itself."""
@@ -113,9 +108,6 @@ class ChatScreen(Screen[None]):
         self._painter: ReplyPainter | None = None
         self._unseen = False
         """A reply went on under the view, and has not been scrolled to."""
-        self._count_timer: Timer | None = None
-        self._generation = 0
-        self._room_left: int | None = None
         for action in actions:
             if action.id not in INPUT_ACTIONS and not action.while_walking:
                 for key in action.keys:
@@ -127,15 +119,20 @@ class ChatScreen(Screen[None]):
         yield Transcript(self.key, self.version_of)
         with Container(id="dock"), Vertical(id="desk"):
             yield Activity()
-            with Vertical(id="prompt"):
-                yield PromptInput(tuple(self._actions.values()), self._history)
-                yield HintRow()
+            yield Desk(
+                tuple(self._actions.values()),
+                history=self._history,
+                key=self.key,
+                session=lambda: self._session,
+                queues=lambda: self.busy or self.engine is None,
+                edits=lambda: self._walk.editing if self._walk is not None else None,
+            )
         with Container(id="status"):
             yield StatusBar()
 
     def on_mount(self) -> None:
         self.update_status(model=self._model_name)
-        self._show_hint()
+        self.desk.show_hint()
 
     @property
     def session(self) -> "Session":
@@ -157,7 +154,12 @@ class ChatScreen(Screen[None]):
     @property
     def box(self) -> PromptInput:
         """The input box."""
-        return self.query_one(PromptInput)
+        return self.desk.box
+
+    @property
+    def desk(self) -> Desk:
+        """The box with the rows above and below it."""
+        return self.query_one(Desk)
 
     @cached_property
     def walk(self) -> "Walk":
@@ -325,7 +327,8 @@ class ChatScreen(Screen[None]):
 
         walk = self._walk
         draft = walk.unsent if walk is not None and walk.editing else self.box.draft
-        return Draft(draft, tuple(text for text, _ in self._queue))
+        waiting = (*(text for text, _ in self._queue), *self.desk.held)
+        return Draft(draft, waiting)
 
     async def notice(self, line: Line) -> None:
         """A paragraph of news at the end of the page."""
@@ -345,61 +348,28 @@ class ChatScreen(Screen[None]):
             below=below, unseen=self._unseen, follow_key=self.key("follow")
         )
 
-    def _show_hint(self) -> None:
-        self.query_one(HintRow).update_hint(
-            self.box.suggestions(),
-            key=self.key,
-            queues=self.busy or self.engine is None,
-            draft_tokens=self.query_one(StatusBar).status.draft_tokens,
-            room_left=self._room_left,
-            exact=self.engine is None or self.engine.exact_counts,
-        )
-
-    # ---- counting ----
-
-    @on(TextArea.Changed, "#box")
     def count_soon(self) -> None:
         """Count the prompt once the typing pauses."""
-        if self._count_timer is not None:
-            self._count_timer.stop()
-        self._count_timer = self.set_timer(COUNT_DELAY, self.count)
-        self.drafts.changed()
-        self.titles.wait()
-        self._show_hint()
+        self.desk.count_soon()
+        self._draft_changed()
 
     def count(self) -> None:
         """Count the prompt now."""
-        self._generation += 1
-        if self.engine is None:
-            return
-        draft, edited = self.box.text, self._walk.editing if self._walk is not None else None
-        if edited is not None and edited.role is Role.ASSISTANT:
-            draft, edited = "", None
-        elif edited is None and draft.startswith("/"):
-            draft = ""
-        counts = self._count_in_thread(self._generation, draft, edited.id if edited else None)
-        self.run_worker(counts, exit_on_error=False)
+        self.desk.count()
 
-    async def _count_in_thread(self, generation: int, draft: str, instead_of: str | None) -> None:
-        session = self.session
-        plan_of = partial(session.plan, instead_of=instead_of)
-        bare = await asyncio.to_thread(plan_of)
-        if bare is None:
-            return
-        plan = await asyncio.to_thread(plan_of, draft) if draft.strip() else bare
-        if plan is not None and session is self.session:
-            size = max(0, plan.prompt_tokens - bare.prompt_tokens)
-            self.post_message(PromptCounted(generation, bare.prompt_tokens, size))
+    @on(TextArea.Changed, "#box")
+    def _draft_changed(self) -> None:
+        self.drafts.changed()
+        self.titles.wait()
 
-    @on(PromptCounted)
-    def _show_count(self, event: PromptCounted) -> None:
-        if event.generation != self._generation or self.engine is None:
-            return
-        total = event.prompt_tokens + event.draft_tokens
-        room = self.engine.context_window - self.session.reserved_tokens
-        self._room_left = room - total
-        self.update_status(prompt_tokens=event.prompt_tokens, draft_tokens=event.draft_tokens)
-        self._show_hint()
+    @on(Desk.Counted)
+    def _show_count(self, event: Desk.Counted) -> None:
+        if self.engine is not None:
+            self.update_status(prompt_tokens=event.prompt_tokens, draft_tokens=event.draft_tokens)
+
+    @on(Desk.Refused)
+    def _tell_refusal(self, event: Desk.Refused) -> None:
+        self.app.notify(event.sentence, severity="error", markup=False)
 
     # ---- replies ----
 
@@ -410,8 +380,8 @@ class ChatScreen(Screen[None]):
         if self._walk is not None and self._walk.editing is not None:
             await self.branches.submit_edit(text)
             return
-        self._history().add(text)
-        if text.startswith("/") and "\n" not in text.strip():
+        self._history().add(event.typed)
+        if is_command(event.typed):
             await self.app.run_action(f"app.slash({text.strip()!r})")
             return
         await self.query(".welcome, .refused").remove()
@@ -446,7 +416,7 @@ class ChatScreen(Screen[None]):
         activity = self.query_one(Activity)
         self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
         self.busy = True
-        self._show_hint()
+        self.desk.show_hint()
 
         def job(cancel: Event) -> None:
             try:
@@ -535,7 +505,7 @@ class ChatScreen(Screen[None]):
         asked = self._painter.asked if self._painter is not None else None
         if asked is not None:
             await asked.remove()
-            self.box.put_before(asked.text)
+            self.desk.take_back(asked.text)
         await self.transcript.show_branch(self.session.conversation, follow=True)
         await self.transcript.add_failure(message.sentence, classes="refused")
         await self._end_reply()
@@ -552,7 +522,7 @@ class ChatScreen(Screen[None]):
             self._walk.show_offers()
         self.update_status()
         self.call_after_refresh(self._show_activity)
-        self._show_hint()
+        self.desk.show_hint()
         self.count_soon()
         await self._send_next()
         if not self.busy:

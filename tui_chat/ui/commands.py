@@ -5,6 +5,7 @@ It feeds the bindings, the footer, the palette, the slash commands, the help scr
 Textual, so that the command line and the guide can read it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,6 +31,7 @@ _KEY_WORDS = {
     "pagedown": "PgDn",
     "home": "Home",
     "end": "End",
+    "underscore": "_",
 }
 
 
@@ -72,6 +74,11 @@ def key_label(key: str) -> str:
     return "+".join(_KEY_WORDS.get(part, part.upper()) for part in key.split("+"))
 
 
+def is_command(text: str) -> bool:
+    """Whether a text in the box is a /command and not a message."""
+    return re.fullmatch(r"/[A-Za-z-]*(\s.*)?", text.strip()) is not None
+
+
 ACTIONS: tuple[Action, ...] = (
     Action("send", "Write", "send the message", ("enter",)),
     Action("newline", "Write", "start a new line", ("ctrl+j", "shift+enter", "alt+enter")),
@@ -79,6 +86,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("history-next", "Write", "recall the later prompt", ("down",)),
     Action("edit", "Write", "write the prompt in $EDITOR", ("ctrl+g",), "edit"),
     Action("complete", "Write", "complete a /command", ("tab",)),
+    Action("attach", "Write", "attach a text file, as @PATH does", (), "attach", "PATH"),
+    Action("detach", "Write", "take attached files out again, or file N", (), "detach", "[N]"),
+    Action("unfold", "Write", "show a folded paste in full", ("f2",)),
+    Action("undo-typing", "Write", "undo the last change of the draft", ("ctrl+underscore",)),
     Action("interrupt", "Write", "copy, stop, clear or quit: in that order", ("ctrl+c",)),
     Action("stop", "Reply", "stop the reply and keep its text", ("escape",), "stop"),
     Action(
@@ -92,6 +103,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("continue", "Reply", "go on with a cut-off reply", ("ctrl+t", "f4"), "continue"),
     Action("mode", "Reply", "switch between speed and accuracy", ("shift+tab", "f3"), "mode"),
     Action("copy", "Reply", "copy the last reply, or code block N", ("ctrl+y",), "copy", "[N]"),
+    Action("copy-code", "Reply", "copy the last code block, or block N", (), "copy-code", "[N]"),
+    Action("copy-chat", "Reply", "copy the whole chat as Markdown", (), "copy-chat"),
+    Action("save", "Reply", "write the last reply to a file", (), "save", "PATH"),
     Action("version-previous", "Reply", "show the version before", ("alt+left",)),
     Action(
         "version-next",
@@ -140,6 +154,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("archive", "Conversation", "archive this chat, or bring it back", (), "archive"),
     Action("delete", "Conversation", "move this chat to the trash", (), "delete"),
     Action("undo", "Conversation", "bring the deleted chat back", (), "undo"),
+    Action("export", "Conversation", "write this chat to a file", (), "export", "[PATH]"),
+    Action("pager", "Conversation", "read this chat in $PAGER", (), "pager", "[reply]"),
+    Action("print", "Conversation", "print this chat into the scrollback", (), "print", "[exit]"),
     Action("system", "Context", "set or show the system prompt", (), "system", "[TEXT]"),
     Action("context", "Context", "show what is sent, and its size", (), "context"),
     Action("preset", "Context", "choose a preset, or save one", (), "preset", "[NAME]"),

@@ -70,13 +70,3 @@ class ModelFailed(UIMessage):
         super().__init__()
         self.sentence = sentence
         self.cancelled = cancelled
-
-
-class PromptCounted(UIMessage):
-    """The exact size of the next prompt; `generation` tells a late answer from a current one."""
-
-    def __init__(self, generation: int, prompt_tokens: int, draft_tokens: int) -> None:
-        super().__init__()
-        self.generation = generation
-        self.prompt_tokens = prompt_tokens
-        self.draft_tokens = draft_tokens

@@ -96,6 +96,15 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
+def file_size(size: int) -> str:
+    """Bytes of a file as people compare them: 412 B, 0.4 kB, 31 kB, 1.2 MB."""
+    if size < 100:
+        return f"{size} B"
+    if size < 9_950:
+        return f"{size / 1000:.1f} kB"
+    return f"{size / 1000:.0f} kB" if size < 999_500 else f"{size / 1e6:.1f} MB"
+
+
 def seconds(value: float) -> str:
     """A duration for reading: 2 ms, 1.9 s, 2 min 05 s."""
     if value < 0.9995:

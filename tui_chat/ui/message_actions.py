@@ -6,21 +6,16 @@ They mean the message that was walked to, else the last one that they fit.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tui_chat import files
 from tui_chat.chat.context import left_out
 from tui_chat.types import Message, Role
-from tui_chat.ui import terminal
+from tui_chat.ui.text_actions import TextActions
 
 if TYPE_CHECKING:
-    from tui_chat.ui.app import TuiChat
     from tui_chat.ui.chat_screen import ChatScreen
 
 
-class MessageActions:
+class MessageActions(TextActions):
     """Does the actions on one message, for one app."""
-
-    def __init__(self, app: "TuiChat") -> None:
-        self.app = app
 
     @property
     def _chat(self) -> "ChatScreen":
@@ -29,30 +24,6 @@ class MessageActions:
     @property
     def _messages(self) -> tuple[Message, ...]:
         return self._chat.session.conversation.messages
-
-    def tell(self, sentence: str, *, trouble: bool = False, seconds: float = 5) -> None:
-        """Show one sentence for a moment; it is never read as markup."""
-        self.app.notify(
-            sentence,
-            severity="error" if trouble else "information",
-            timeout=seconds,
-            markup=False,
-        )
-
-    def copy(self, text: str, what: str) -> None:
-        """Put raw text on the terminal's clipboard; what is too long for it goes to a file."""
-        sequence = terminal.clipboard_sequence(text)
-        if sequence is not None:
-            terminal.write_raw(self.app, sequence)
-            self.tell(f"Copied {what}.", seconds=3)
-            return
-        path = files.cache_dir() / "copied.md"
-        try:
-            files.atomic_write(path, text)
-        except (OSError, UnicodeError) as error:
-            self.tell(f"It could not be copied ({error}).", trouble=True)
-        else:
-            self.tell(f"Too long for the clipboard; {what} is in {path}.")
 
     # ---- walking ----
 

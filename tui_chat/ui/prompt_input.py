@@ -1,35 +1,40 @@
-"""The box you type in: several lines, history, completion of /commands."""
+"""The box you type in: several lines, folded pastes, history, completion of /commands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rich.text import Text
 from textual import events
+from textual.document._document import EditResult, Location
+from textual.document._edit import Edit
 from textual.message import Message as UIMessage
 from textual.widgets import TextArea
 
+from tui_chat.ui import folded_text
 from tui_chat.ui.commands import Action
 
 if TYPE_CHECKING:
     from tui_chat.store.prompt_history import PromptHistory
 
-HUGE_PASTE = 8 * 1024 * 1024
-
 
 class PromptInput(TextArea):
     """A text area in which Enter sends and the arrows recall earlier prompts at the edges."""
 
-    class Submitted(UIMessage):
-        """The user sends `text`."""
+    COMPONENT_CLASSES = {"prompt--folded"}
 
-        def __init__(self, text: str) -> None:
+    class Submitted(UIMessage):
+        """The user sends a prompt, or does a /command."""
+
+        def __init__(self, text: str, *, typed: str | None = None) -> None:
+            """`typed` is what was written where `text` has the files of the prompt as well."""
             super().__init__()
             self.text = text
-
-    class PasteRefused(UIMessage):
-        """A paste was too large to take."""
+            self.typed = text if typed is None else typed
 
     def __init__(self, actions: Sequence[Action], history: "Callable[[], PromptHistory]") -> None:
         """`history` gives the earlier prompts."""
+        self.folded = folded_text.FoldedTexts()
         super().__init__(
             id="box",
             compact=True,
@@ -47,8 +52,13 @@ class PromptInput(TextArea):
             key: action.id for action in actions if not action.while_walking for key in action.keys
         }
 
+    @property
+    def full_text(self) -> str:
+        """What is sent: the text with every folded part in place of its label."""
+        return self.folded.expand(self.text)
+
     def _send(self) -> None:
-        text = self.text
+        text = self.full_text
         if text.strip():
             self.set_text("")
             self._position = None
@@ -58,7 +68,7 @@ class PromptInput(TextArea):
         """Show the earlier prompt that begins like the draft; False when no walk can begin."""
         history = self._history()
         walks = self._position is not None
-        draft = self._draft if walks else self.text
+        draft = self._draft if walks else self.full_text
         position = history.previous(draft, self._position)
         if position is None:
             return walks
@@ -92,14 +102,16 @@ class PromptInput(TextArea):
         return f"/{found[0].slash}" + (" " if found[0].argument else "")
 
     def set_text(self, text: str) -> None:
-        """Replace the text and put the cursor behind it."""
-        self.load_text(text)
+        """Replace the text and put the cursor behind it; what is too long for the box is folded."""
+        shown = self.folded.refold(text)
+        self.load_text(shown)
+        self.folded.forget(shown)
         self.move_cursor(self.document.end)
 
     @property
     def draft(self) -> str:
         """What is typed and not sent; while earlier prompts are recalled what was there before."""
-        return self.text if self._position is None else self._draft
+        return self.full_text if self._position is None else self._draft
 
     def show_draft(self, text: str) -> None:
         """Replace what is typed; nothing is being recalled then."""
@@ -109,7 +121,83 @@ class PromptInput(TextArea):
     def put_before(self, text: str) -> None:
         """Put `text` before what is in the box, on lines of its own."""
         self._position = None
-        self.set_text(f"{text}\n{self.text}" if self.text.strip() else text)
+        since = self.full_text
+        self.set_text(f"{text}\n{since}" if since.strip() else text)
+
+    # ---- folded parts ----
+
+    def labels(self) -> list[str]:
+        """The labels in the box, in order."""
+        return [label for line in self.text.split("\n") for _, _, label in self.folded.spans(line)]
+
+    def show_tokens(self, tokens: Mapping[str, int]) -> None:
+        """Tell in the labels how many tokens their texts have."""
+        for row in range(self.document.line_count):
+            for start, end, label in reversed(list(self.folded.spans(self.document[row]))):
+                if label in tokens:
+                    counted = self.folded.with_tokens(label, tokens[label])
+                    if counted != label:
+                        self.replace(counted, (row, start), (row, end))
+
+    def label_at_cursor(self) -> tuple[int, int, str] | None:
+        """Start, end and label of the folded part that the cursor touches."""
+        row, column = self.cursor_location
+        for start, end, label in self.folded.spans(self.document[row]):
+            if start <= column <= end:
+                return start, end, label
+        return None
+
+    def unfold(self) -> bool:
+        """Put a text in the place of its label at the cursor, or of the last one.
+
+        False when there is none, or when it is too long for the box.
+        """
+        row, found = self.cursor_location[0], self.label_at_cursor()
+        for other in reversed(range(self.document.line_count)):
+            for span in self.folded.spans(self.document[other]):
+                if found is None:
+                    row, found = other, span
+        if found is None or not folded_text.fits_box(self.folded.text_of(found[2])):
+            return False
+        start, end, label = found
+        text = self.folded.text_of(label)
+        result = self.replace(text, (row, start), (row, end), maintain_selection_offset=False)
+        self.move_cursor(result.end_location)
+        return True
+
+    def get_line(self, line_index: int) -> Text:
+        line = super().get_line(line_index)
+        for start, end, _ in self.folded.spans(line.plain):
+            line.stylize(self.get_component_rich_style("prompt--folded"), start, end)
+        return line
+
+    def edit(self, edit: Edit) -> EditResult:
+        # A label goes as a whole, whatever would have changed a part of it.
+        start, end = sorted((edit.from_location, edit.to_location))
+        wider = self._label_edge(start, before=True), self._label_edge(end, before=False)
+        if start == end:
+            wider = (wider[1], wider[1])
+        if wider != (start, end):
+            edit = replace(edit, from_location=wider[0], to_location=wider[1])
+        return super().edit(edit)
+
+    def _label_edge(self, location: Location, *, before: bool) -> Location:
+        """`location`, or the edge of the label that it lies in."""
+        row, column = location
+        if row < self.document.line_count:
+            for start, end, _ in self.folded.spans(self.document[row]):
+                if start < column < end:
+                    return row, start if before else end
+        return location
+
+    def clamp_visitable(self, location: Location) -> Location:
+        location = super().clamp_visitable(location)
+        # The cursor passes over a label as over one character.
+        return self._label_edge(location, before=location < self.cursor_location)
+
+    @property
+    def selected_text(self) -> str:
+        return self.folded.expand(super().selected_text)
 
     async def _on_key(self, event: events.Key) -> None:
         # All keys pass through here in the order they were typed. As priority bindings they would
@@ -147,16 +235,24 @@ class PromptInput(TextArea):
             case "complete":
                 completed = self.completion()
                 if completed is None:
-                    return False
+                    return self.label_at_cursor() is not None and self.unfold()
                 self.set_text(completed)
             case _:
                 await self.app.run_action(f"app.do('{action}')")
         return True
 
     async def _on_paste(self, event: events.Paste) -> None:
-        if len(event.text) > HUGE_PASTE:
-            event.stop()
-            event.prevent_default()
-            self.post_message(self.PasteRefused())
-            return
-        self._position = None  # Textual calls the text area's own handler next
+        event.stop()
+        event.prevent_default()
+        self._paste(event.text)
+        self.focus()
+
+    def action_paste(self) -> None:
+        self._paste(self.app.clipboard)
+
+    def _paste(self, text: str) -> None:
+        """Insert a text in place of the selection; a long one as a label."""
+        self._position = None
+        shown = self.folded.fold(text) if folded_text.is_long(text) else text
+        if result := self._replace_via_keyboard(shown, *self.selection):
+            self.move_cursor(result.end_location)

@@ -186,13 +186,22 @@ class HintRow(OneLine):
         *,
         key: Callable[[str], str],
         queues: bool,
+        unfolds: bool,
         draft_tokens: int,
         room_left: int | None,
         exact: bool,
     ) -> None:
-        """Show what fits the moment; `key` gives the shown key of an action."""
+        """Show what fits the moment; `key` gives the shown key of an action.
+
+        `unfolds` tells that the cursor is at a folded text.
+        """
+        right = _draft_lines(draft_tokens, room_left, "" if exact else "≈")
         if commands:
             self.show(_command_lines(commands[:4], key("complete")))
+            return
+        if unfolds:
+            unfold: Line = (("k", key("complete")), ("m", " unfold · "))
+            self.show([(*unfold, ("k", "Backspace"), ("m", " remove"))], right)
             return
         keys: Line = (
             ("k", key("send")),
@@ -200,7 +209,6 @@ class HintRow(OneLine):
             ("k", key("newline")),
             ("m", " newline"),
         )
-        right = _draft_lines(draft_tokens, room_left, "" if exact else "≈")
         if not right:
             palette: Line = (("k", key("palette")), ("m", " palette · "))
             commands_line: Line = (("k", "/"), ("m", " commands · "))

@@ -1,10 +1,9 @@
-"""What lies between the app and the terminal: input, output, clipboard, colours.
+"""What lies between the app and the terminal: input, output, colours.
 
 Textual's driver ends on one invalid byte and spins on a dead terminal, and its drawing lets
 control characters through; both are mended here, below every widget.
 """
 
-import base64
 import codecs
 import contextlib
 import os
@@ -12,23 +11,25 @@ import queue
 import re
 import selectors
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
+from textual import events
 from textual._xterm_parser import XTermParser
 from textual.app import App
 from textual.drivers import _writer_thread, linux_driver
+from textual.message import Message
 from textual.strip import Strip
+
+from tui_chat.ui.bracketed_paste import Paste, PasteSplitter
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _render_style = Strip.render_style
-
-CLIPBOARD_LIMIT = 100_000
-"""Bytes of base64 that terminals commonly accept in one OSC 52 sequence."""
 
 
 def _render_safely(style: Style, text: str, color_system: ColorSystem) -> str:
@@ -92,25 +93,41 @@ class SafeDriver(linux_driver.LinuxDriver):
         while takes_keys is not None and not takes_keys.wait(0.1):
             if self.exit_event.is_set():
                 return
-        parser = XTermParser(self._debug)
+        parser, splitter = XTermParser(self._debug), PasteSplitter()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             while not self.exit_event.is_set():
-                if selector.select(0.1):
+                ready = selector.select(0.02 if splitter.waits else 0.1)
+                if ready:
                     try:
-                        data = os.read(self.fileno, 4096)
+                        data = os.read(self.fileno, 65536)
                     except OSError:
                         data = b""
                     if not data:
                         self._hang_up()
                         return
-                    # Textual takes an empty text, such as half a character is, for the end.
-                    if text := decoder.decode(data):
-                        for event in parser.feed(text):
-                            self.process_message(event)
-                for event in parser.tick():
-                    self.process_message(event)
+                    found = splitter.feed(data, time.monotonic())
+                else:
+                    found = splitter.tick(time.monotonic())
+                for part in found:
+                    if isinstance(part, Paste):
+                        self._paste(part)
+                    elif text := decoder.decode(part):
+                        # Textual takes an empty text, such as half a character is, for the end.
+                        self._process(parser.feed(text))
+                self._process(parser.tick())
+
+    def _process(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.process_message(message)
+
+    def _paste(self, paste: Paste) -> None:
+        refuse = getattr(self._app, "refuse_paste", None)
+        if paste.text is not None:
+            self.process_message(events.Paste(paste.text))
+        elif refuse is not None:
+            refuse(paste.size)
 
     def _hang_up(self) -> None:
         on_gone = getattr(self._app, "on_terminal_gone", None)
@@ -156,23 +173,6 @@ def few_colours(environ: Mapping[str, str] = os.environ) -> bool:
     term = environ.get("TERM", "")
     rich_enough = environ.get("COLORTERM", "") in ("truecolor", "24bit") or "256" in term
     return not rich_enough and not term.startswith(("xterm-kitty", "alacritty", "foot", "ghostty"))
-
-
-def clipboard_sequence(text: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The OSC 52 sequence that puts `text` on the user's clipboard, or None if it is too long.
-
-    Inside tmux it is sent twice: plain for `set-clipboard on`, wrapped for
-    `allow-passthrough on`.
-    """
-    payload = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
-    if len(payload) > CLIPBOARD_LIMIT:
-        return None
-    plain = f"\x1b]52;c;{payload}\x1b\\"
-    if "TMUX" in environ:
-        return plain + "\x1bPtmux;" + plain.replace("\x1b", "\x1b\x1b") + "\x1b\\"
-    if environ.get("TERM", "").startswith("screen"):
-        return f"\x1bP\x1b]52;c;{payload}\x07\x1b\\"
-    return plain
 
 
 def write_raw(app: App[Any], sequence: str) -> None:

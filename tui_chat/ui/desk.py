@@ -1,0 +1,255 @@
+"""Where a prompt is made: files, box and hint row, and the count of what would be sent."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message as UIMessage
+from textual.timer import Timer
+from textual.widgets import TextArea
+
+from tui_chat.types import Message, Role
+from tui_chat.ui.commands import Action, is_command
+from tui_chat.ui.prompt_input import PromptInput
+from tui_chat.ui.status_bar import HintRow
+
+if TYPE_CHECKING:
+    from tui_chat.chat.session import Session
+    from tui_chat.store.prompt_history import PromptHistory
+    from tui_chat.ui.draft import DraftCount
+
+log = logging.getLogger(__name__)
+
+COUNT_DELAY = 0.2
+"""Seconds without a key press before the draft is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A prompt whose files are read before it is sent."""
+
+    text: str
+    attached: list[str]
+    session: "Session | None"
+    edited: Message | None
+
+
+class Desk(Vertical):
+    """The files of the draft, the box and the hint row."""
+
+    class Counted(UIMessage):
+        """The next prompt was counted: without the draft, and the draft."""
+
+        def __init__(self, prompt_tokens: int, draft_tokens: int) -> None:
+            super().__init__()
+            self.prompt_tokens = prompt_tokens
+            self.draft_tokens = draft_tokens
+
+    class Refused(UIMessage):
+        """A prompt was not sent and is in the box again; one sentence says why."""
+
+        def __init__(self, sentence: str) -> None:
+            super().__init__()
+            self.sentence = sentence
+
+    def __init__(
+        self,
+        actions: Sequence[Action],
+        *,
+        history: "Callable[[], PromptHistory]",
+        key: Callable[[str], str],
+        session: "Callable[[], Session | None]",
+        queues: Callable[[], bool],
+        edits: Callable[[], Message | None],
+    ) -> None:
+        """`key` gives the shown key of an action, `session` the conversation that is shown,
+        `edits` the message whose text is in the box; `queues` tells whether a prompt would have
+        to wait.
+        """
+        super().__init__(id="prompt")
+        self.box = PromptInput(actions, history)
+        self._queues = queues
+        self._edits = edits
+        self._attached: dict[str, list[str]] = {}
+        self._key = key
+        self._session = session
+        self._timer: Timer | None = None
+        self._stale = False
+        self._counting = False
+        self._draft_tokens = 0
+        self._room_left: int | None = None
+        self._outbox: list[_Outgoing] = []
+
+    @property
+    def attached(self) -> list[str]:
+        """Paths of the files that were attached by a command; each chat has its own."""
+        session = self._session()
+        return self._attached.get(session.conversation.id, []) if session is not None else []
+
+    @attached.setter
+    def attached(self, paths: list[str]) -> None:
+        session = self._session()
+        if session is not None:
+            self._attached[session.conversation.id] = paths
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Prompts of the open conversation whose files are being read."""
+        return tuple(going.text for going in self._outbox if going.session is self._session())
+
+    def compose(self) -> ComposeResult:
+        yield self.box
+        yield HintRow()
+
+    def attach(self, path: str) -> None:
+        """Let a file go along with the next prompt."""
+        self.attached = list(dict.fromkeys([*self.attached, path]))
+        self.count_soon()
+
+    def detach(self, index: int | None = None) -> None:
+        """Take one attached file out again, or all of them."""
+        self.attached = [p for at, p in enumerate(self.attached) if index not in (None, at)]
+        self.count_soon()
+
+    def show_hint(self) -> None:
+        """Show what fits the moment in the row under the text."""
+        session = self._session()
+        engine = session.engine if session is not None else None
+        self.query_one(HintRow).update_hint(
+            self.box.suggestions(),
+            key=self._key,
+            queues=self._queues(),
+            unfolds=self.box.label_at_cursor() is not None,
+            draft_tokens=self._draft_tokens if self.box.text or self.attached else 0,
+            room_left=self._room_left,
+            exact=engine is None or engine.exact_counts,
+        )
+
+    # ---- counting ----
+
+    @on(TextArea.Changed, "#box")
+    def count_soon(self) -> None:
+        """Count the prompt once the typing pauses."""
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(COUNT_DELAY, self.count)
+        self.show_hint()
+
+    @on(TextArea.SelectionChanged, "#box")
+    def _cursor_moved(self) -> None:
+        if self.box.folded.has_labels:
+            self.show_hint()
+
+    def count(self) -> None:
+        """Count the prompt now, or once the count that runs has ended."""
+        self._stale = True
+        if not self._counting:
+            self._counting = True
+            self.run_worker(self._count_until_current(), exit_on_error=False)
+
+    async def _count_until_current(self) -> None:
+        """Count the draft; again as long as it has changed meanwhile, never twice at a time."""
+        from tui_chat.ui.draft import count_draft
+
+        try:
+            while self._stale:
+                self._stale = False
+                session, text = self._session(), self.box.full_text
+                if session is None:
+                    return
+                edited = self._edits()
+                if edited is not None and edited.role is Role.ASSISTANT:
+                    text, edited = "", None
+                elif edited is None and is_command(text):
+                    text = ""
+                labels = {label: self.box.folded.text_of(label) for label in self.box.labels()}
+                attached = tuple(self.attached)
+                place = edited.id if edited is not None else None
+                count = await asyncio.to_thread(
+                    count_draft, session, text, attached, labels, instead_of=place
+                )
+                if session is self._session() and not self._stale:
+                    await self._show_count(count)
+        finally:
+            self._counting = False
+
+    async def _show_count(self, count: "DraftCount") -> None:
+        await self._show_files(count)
+        if count.prompt_tokens is None:
+            return
+        self.box.show_tokens(count.label_tokens)
+        self._draft_tokens = count.draft_tokens
+        self._room_left = count.budget - count.prompt_tokens - count.draft_tokens
+        self.post_message(self.Counted(count.prompt_tokens, count.draft_tokens))
+        self.show_hint()
+
+    async def _show_files(self, count: "DraftCount") -> None:
+        from tui_chat.ui.attachment_row import AttachmentRow
+
+        rows = self.query(AttachmentRow)
+        if count.files and not rows:
+            await self.mount(AttachmentRow(), before=self.box)
+        for row in self.query(AttachmentRow):
+            row.show_files(count.files)
+
+    # ---- sending ----
+
+    @on(PromptInput.Submitted)
+    def _submitted(self, event: PromptInput.Submitted) -> None:
+        """Let a prompt pass, or hold it until its files are read; prompts keep their order."""
+        edited = self._edits()
+        if edited is not None and edited.role is Role.ASSISTANT:
+            return
+        if edited is None and is_command(event.text):
+            return
+        if not self._outbox and not self.attached and "@" not in event.text:
+            return
+        event.stop()
+        self._outbox.append(_Outgoing(event.text, self.attached, self._session(), edited))
+        self.attached = []
+        if len(self._outbox) == 1:
+            self.run_worker(self._read_and_send(), exit_on_error=False)
+
+    async def _read_and_send(self) -> None:
+        from tui_chat.chat.attachment import AttachmentError
+        from tui_chat.ui.draft import with_files
+
+        while self._outbox:
+            going = self._outbox[0]
+            fault = ""
+            try:
+                prompt = await asyncio.to_thread(with_files, going.text, going.attached)
+            except AttachmentError as error:
+                fault = f"{error} Your text is in the box again."
+            here = going.session is self._session() and going.edited is self._edits()
+            if not fault and here:
+                self.screen.post_message(PromptInput.Submitted(prompt, typed=going.text))
+            else:
+                self._give_back(going, fault if here else "Nothing was sent: you left the chat.")
+            del self._outbox[0]
+        self.count_soon()
+
+    def take_back(self, prompt: str) -> None:
+        """Put a prompt that was refused into the box again; its files are attached as before."""
+        from tui_chat.chat.attachment import mentions, split_attachments
+
+        files, text = split_attachments(prompt)
+        named = {mention.path for mention in mentions(text)}
+        self.box.put_before(text)
+        self.attached = [file.path for file in files if file.path not in named] + self.attached
+        self.count_soon()
+
+    def _give_back(self, going: "_Outgoing", sentence: str) -> None:
+        """Put a prompt that was not sent in front of what has been typed since."""
+        # A chat that was left has the text in its draft: it was not sent then.
+        if going.session is self._session():
+            self.box.put_before(going.text)
+        if going.session is not None:
+            since = self._attached.get(going.session.conversation.id, [])
+            self._attached[going.session.conversation.id] = going.attached + since
+        self.post_message(self.Refused(sentence))
