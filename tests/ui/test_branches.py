@@ -486,6 +486,9 @@ async def test_enter_opens_and_folds_the_reasoning(make_app: MakeApp, tmp_path: 
         assert "Enter fold" in row_above_box(app)
         await pilot.press("enter")
         await until(pilot, lambda: "because of that" not in shown(app))
+        await pilot.press("up", "enter")
+        assert app.chat.box.text == "why"
+        assert "editing your message" in row_above_box(app)
 
 
 async def test_nothing_is_changed_while_a_reply_is_written(

@@ -39,9 +39,12 @@ class MessageActions(TextActions):
     def do_message_leave(self, _: str | None) -> None:
         self._chat.walk.leave()
 
-    def do_message_open(self, _: str | None) -> None:
-        """Open or fold the reasoning of the message."""
+    async def do_message_open(self, _: str | None) -> None:
+        """Open or fold the reasoning of a reply; a prompt opens in the box."""
         message = self._chat.walked or self._last(Role.ASSISTANT)
+        if message is not None and message.role is Role.USER:
+            await self._edit(message)
+            return
         view = self._chat.transcript.view_of(message.id) if message else None
         thoughts = getattr(view, "reasoning", None)
         if thoughts is None:

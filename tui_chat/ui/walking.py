@@ -162,8 +162,9 @@ class Walk:
     def unsent(self) -> str:
         """The draft that comes back, and the text of the edit if it was changed."""
         text = self._chat.box.draft
-        changed = self.editing is not None and text != self.editing.content
-        return "\n".join(part for part in (self._draft, text * changed) if part.strip())
+        if self.editing is not None and text == self.editing.content:
+            return self._draft
+        return "\n".join(part for part in (self._draft, text) if part.strip())
 
     def cancel_edit(self) -> bool:
         """Give up the edit; False when there is none. A changed text can be recalled."""
