@@ -45,7 +45,8 @@ class Pty:
             for name in ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
                 os.environ.pop(name, None)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-            os.execv(COMMAND, [str(COMMAND), *arguments])
+            # Not execv: readline, which pytest loads, puts a size into the C environment.
+            os.execve(COMMAND, [str(COMMAND), *arguments], os.environ)
         self._stream = pyte.ByteStream(self.screen)
         self._lock = threading.Lock()
         self._status: int | None = None
@@ -66,7 +67,10 @@ class Pty:
 
     def text(self) -> str:
         with self._lock:
-            return "\n".join(self.screen.display)
+            # Screen.display fails where a combining character has no cell.
+            rows, columns = range(self.screen.lines), range(self.screen.columns)
+            buffer = self.screen.buffer
+            return "\n".join("".join(buffer[y][x].data for x in columns) for y in rows)
 
     def type(self, text: str | bytes) -> None:
         os.write(self.fd, text.encode() if isinstance(text, str) else text)

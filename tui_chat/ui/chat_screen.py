@@ -21,6 +21,7 @@ from textual.containers import Container, Vertical
 from textual.screen import Screen
 from textual.widgets import OptionList, TextArea
 
+from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import Config
 from tui_chat.settings import overlaid
 from tui_chat.types import (
@@ -214,7 +215,7 @@ class ChatScreen(Screen[None]):
                 "reserved_tokens": self.session.reserved_tokens,
             }
         bar.update_status(replace(bar.status, **known | changes))
-        self.box.placeholder = f"Message {bar.status.model}" if bar.status.model else "Message"
+        self.box.placeholder = sanitize(f"Message {bar.status.model}".rstrip())
 
     def will_run_on(self, server: str) -> None:
         """Tell which server the next model runs on; empty for this process."""
