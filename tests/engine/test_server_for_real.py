@@ -1,18 +1,13 @@
 """A conversation with `transformers serve`, a real server, on a tiny local model."""
 
-import os
-import socket
-import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from real_servers import serving
 from tiny_models import byte_level_tokenizer, talk, tiny_model
 
 from tui_chat.chat.session import Session, SessionError
@@ -46,33 +41,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served") / "tiny"
     tiny_model().save_pretrained(folder)
     byte_level_tokenizer().save_pretrained(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    log = folder.parent / "log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            command, stdout=out, stderr=out, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", server, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(600):
-        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError("the server does not answer")
+    with serving([*command, "--device", "cpu"], folder.parent / "log", "/health") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,11 @@ LLAMA_CPP = Dialect(
     _SAMPLING | {"repetition_penalty": "repeat_penalty"},
     stream={"stream_options": _USAGE, "timings_per_token": True, "return_progress": True},
 )
+LLAMA_CPP_PYTHON = Dialect(
+    "llama-cpp-python",
+    sampling=_SAMPLING | {"repetition_penalty": "repeat_penalty"},
+    template_switches=False,
+)
 OLLAMA = Dialect("Ollama", template_switches=False)
 LM_STUDIO = Dialect(
     "LM Studio",

@@ -8,6 +8,7 @@ from typing import Any
 from tui_chat.engine.base import EngineError
 from tui_chat.engine.server_dialects import (
     LLAMA_CPP,
+    LLAMA_CPP_PYTHON,
     LM_STUDIO,
     OLLAMA,
     OTHER,
@@ -21,7 +22,12 @@ from tui_chat.engine.server_http import IsCancelled, RequestLeft, ServerClient
 LIST_SECONDS = 15.0
 PROBE_SECONDS = 3.0
 MOST_MODELS = 2000
-_OWNERS = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMA_CPP}
+_OWNERS = {
+    "vllm": VLLM,
+    "sglang": SGLANG,
+    "llamacpp": LLAMA_CPP,
+    "me": LLAMA_CPP_PYTHON,
+}
 _WINDOWS = (
     "max_model_len",  # vLLM, SGLang
     "loaded_context_length",  # LM Studio
@@ -87,7 +93,7 @@ def probe(
 
     window = listed.context_window if listed else None
     dialect = _OWNERS.get(listed.owner if listed else "", OTHER)
-    if dialect in (VLLM, SGLANG):
+    if dialect in (VLLM, SGLANG, LLAMA_CPP_PYTHON):
         return ServerFacts(dialect, window)
     for kind, asks in ((LLAMA_CPP, _llama_cpp), (OLLAMA, _ollama), (LM_STUDIO, _lm_studio)):
         if dialect in (OTHER, kind) and (found := asks(ask, model)) is not None:
