@@ -874,3 +874,33 @@ def test_the_proxy_of_the_environment_is_used_for_other_hosts(
     url = "http://models.example/v1"
     server.pages[f"{url}/models"] = lambda _: {"data": [{"id": "far", "max_model_len": 99}]}
     assert open_server(ServerSpec("far", url)).name == "far"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("HTTPS_PROXY", "nonsense://me:secret@host", "proxy that .* names cannot be used"),
+        ("SSL_CERT_FILE", "/nowhere/at/all.pem", "SSL_CERT_FILE .* cannot be read"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(LoadError, match=sentence) as error:
+        open_server(ServerSpec("far", "https://models.invalid/v1"))
+    assert "secret" not in str(error.value)
+
+
+def test_a_server_on_the_newer_loopback_is_reached_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(LoadError, match=r"Nothing answers at http://\[::1\]:9/v1|was lost"):
+        open_server(ServerSpec("six", "http://[::1]:9/v1"))
+
+
+def test_a_server_that_does_not_speak_tls_is_one_sentence(server: FakeServer) -> None:
+    url = server.spec().url.replace("http:", "https:")
+    with pytest.raises(LoadError, match="does not speak TLS; perhaps its address begins with http"):
+        open_server(server.spec(url=url))

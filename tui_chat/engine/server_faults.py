@@ -148,8 +148,6 @@ def connection_error(server: ServerSpec, fault: BaseException) -> ServerError:
         return ServerError(
             f"The proxy refused the way to {at}; NO_PROXY can name hosts that need none."
         )
-    if "UnsupportedProtocol" in kinds or "ImportError" in kinds:
-        return ServerError(f"The proxy of the environment cannot be used: {tidy(str(fault))}.")
     if "TimeoutException" in kinds:
         return ServerError(
             f"{at} does not answer; check the address and the network.",
@@ -171,7 +169,8 @@ def status_error(
     if status in (401, 403):
         way = f"check {server.key_env}" if server.key_env else "check key_command"
         if not server.key_env and not server.key_command:
-            way = f"name the variable that holds its key in key_env of [servers.{server.name}]"
+            table = "NAME" if ":" in server.name else server.name
+            way = f"name the variable that holds its key in key_env of a table [servers.{table}]"
         what = "wants a key" if way.startswith("name") else "does not accept the key"
         return ServerError(f"{name} {what} ({status}); {way}.{quoted}")
     if status == NOT_FOUND and not model:

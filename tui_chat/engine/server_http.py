@@ -34,6 +34,8 @@ from tui_chat.types import ServerSpec
 
 CONNECT_SECONDS = 5.0
 SEND_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+"""After which a question that nobody waits for any more is dropped."""
 ERROR_SECONDS = 5.0
 """How long the text of an error is waited for."""
 POLL_SECONDS = 0.05
@@ -72,7 +74,8 @@ class Exchange:
         self._server = server
         self._pool = pool
         self._request = request
-        self._socket = pool.last_socket  # that of a kept connection, until a new one is made
+        # That of a kept connection, until a new one is made; others may be in use beside it.
+        self._socket = pool.last_socket if pool.is_exclusive else None
         self._items: queue.SimpleQueue[Head | bytes | BaseException | None] = queue.SimpleQueue()
         self._left = threading.Event()
         self._ahead: list[Head | bytes | BaseException | None] = []
@@ -176,6 +179,8 @@ class Pool:
     """Connections that are kept open between requests, and the one that was used last."""
 
     http: httpx2.Client
+    is_exclusive: bool
+    """Whether there is one exchange at a time."""
     last_socket: socket.socket | None = None
 
 
@@ -193,9 +198,17 @@ class ServerClient:
         self._origin = _origin(server.url)
         try:
             tls = _tls(server.url)
-            self._replies, self._questions = (Pool(self._open(tls)) for _ in range(2))
-        except (ImportError, ValueError, OSError, httpx2.InvalidURL) as fault:
-            raise connection_error(server, fault) from fault
+            self._replies = Pool(self._open(tls, None), is_exclusive=True)
+            self._questions = Pool(self._open(tls, ANSWER_SECONDS), is_exclusive=False)
+        except OSError as fault:
+            raise ServerError(
+                f"The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read "
+                f"({fault.strerror or type(fault).__name__})."
+            ) from fault
+        except (ImportError, ValueError, httpx2.InvalidURL) as fault:
+            raise ServerError(
+                "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used."
+            ) from fault
 
     @property
     def root(self) -> str:
@@ -288,7 +301,7 @@ class ServerClient:
             with contextlib.suppress(Exception):
                 pool.http.close()
 
-    def _open(self, tls: ssl.SSLContext) -> httpx2.Client:
+    def _open(self, tls: ssl.SSLContext, read_seconds: float | None) -> httpx2.Client:
         headers = {
             "User-Agent": f"tui-chat/{__version__}",
             "Accept-Encoding": "identity",  # a compressing proxy would hold tokens back
@@ -298,11 +311,13 @@ class ServerClient:
         url = self.server.url
         return httpx2.Client(
             headers=headers,
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS, write=SEND_SECONDS),
+            timeout=httpx2.Timeout(
+                None, connect=CONNECT_SECONDS, write=SEND_SECONDS, read=read_seconds
+            ),
             follow_redirects=False,
             verify=tls,
             # No proxy for this machine, whatever the environment says.
-            mounts={f"all://{urlsplit(url).hostname}": None} if is_local(url) else None,
+            mounts={f"all://{_host(url)}": None} if is_local(url) else None,
         )
 
     def _send(self, pool: Pool, url: str, body: Mapping[str, Any] | None) -> Exchange:
@@ -343,6 +358,12 @@ def _tls(url: str) -> ssl.SSLContext:
     if url.startswith("http:") and is_local(url):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the authorities takes 0.1 s
     return httpx2.create_ssl_context()
+
+
+def _host(url: str) -> str:
+    """The host of an address, as addresses write it."""
+    host = urlsplit(url).hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
