@@ -8,6 +8,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from tui_chat.engine.base import EngineError
 from tui_chat.engine.template_proof import writes_turn_by_turn
+from tui_chat.engine.template_watch import TemplateTooSlow, TemplateWatch
 from tui_chat.types import Role
 
 CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
@@ -35,6 +36,7 @@ class ChatTemplate:
         """Choose and examine the template of `tokenizer` (transformers)."""
         self._hf = tokenizer
         self._variables: dict[str, Any] = dict(tokenizer.special_tokens_map)
+        self._watch = TemplateWatch()
         self.notes: tuple[str, ...] = ()
         self.is_chatml = False
         self.text_markers: tuple[str, ...] = ()
@@ -61,12 +63,13 @@ class ChatTemplate:
         if self.knows_thinking and thinking is not None:
             variables = {**variables, "enable_thinking": thinking}
         turns = _fold_system(turns) if self.folds_system else list(turns)
-        rendered, _ = render_jinja_template(
-            conversations=[turns],
-            chat_template=self.source,
-            add_generation_prompt=prompt,
-            **variables,
-        )
+        with self._watch:
+            rendered, _ = render_jinja_template(
+                conversations=[turns],
+                chat_template=self.source,
+                add_generation_prompt=prompt,
+                **variables,
+            )
         return str(rendered[0])
 
     def prompt(self, turns: Sequence[Turn], *, thinking: bool | None = None) -> str:
@@ -79,6 +82,10 @@ class ChatTemplate:
         """
         try:
             return self.text(turns, thinking=thinking)
+        except TemplateTooSlow as error:
+            raise EngineError(
+                "The model's chat template does not come to an end; choose another model."
+            ) from error
         except TemplateError:
             pass
         try:
