@@ -104,6 +104,12 @@ class Session:
         except PromptTooLong as error:
             return error.plan
 
+    def drops_more(self, plan: ContextPlan) -> bool:
+        """Whether `plan` leaves out turns that the prompt before it had."""
+        first = next((m.id for m in plan.kept if m.role is not Role.SYSTEM), "")
+        now = (self.engine, self.conversation.system_prompt, first)
+        return bool(plan.dropped) and self._first_kept != now
+
     def count_unread(self, thinking: bool | None = None) -> tuple[int, int]:
         """How many tokens the next prompt has without its question, and are not in the prompt
         cache, and how many are. Any thread.

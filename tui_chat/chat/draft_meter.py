@@ -1,0 +1,156 @@
+"""The size of the next prompt while it is typed: a key press counts the draft, not the chat."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from tui_chat.chat.session import Session
+from tui_chat.engine.base import Engine
+from tui_chat.types import ContextPlan, Message, Role
+
+QUICK_SECONDS = 0.002
+"""A count that takes longer is none for the event loop."""
+QUICK_CHARACTERS = 4000
+"""Neither is one of a longer draft."""
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """The next prompt with the draft as its question."""
+
+    plan: ContextPlan
+    """What would be sent; more than its budget, where the draft has to be refused."""
+    draft_tokens: int
+    """How many of its tokens the draft makes up."""
+    dropped_tokens: int = 0
+    """What the turns that are left out would take up."""
+
+    @property
+    def bare_tokens(self) -> int:
+        """Tokens of the prompt without the draft."""
+        return self.plan.prompt_tokens - self.draft_tokens
+
+    @property
+    def room_left(self) -> int:
+        """Tokens that the prompt may still grow by; below 0 it cannot be sent."""
+        return self.plan.budget - self.plan.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    """All that the size depends on, besides the draft."""
+
+    engine: Engine
+    messages: tuple[Message, ...]
+    system_prompt: str
+    thinking: bool | None
+    instead_of: str | None
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was counted of a situation."""
+
+    situation: _Situation
+    bare: PromptSize
+    """The size without a draft."""
+    history: Sequence[Message]
+    """What the draft stands behind."""
+    is_settled: bool
+    """Whether the prompt before left out the same turns, so that a short draft changes none."""
+    seconds: float = field(default=0.0)
+    """What the last count of a draft took."""
+
+
+class DraftMeter:
+    """Sizes of the next prompt of one session; exact where its engine's counts are."""
+
+    def __init__(self, session: Session, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._session = session
+        self._clock = clock
+        self._known: _Known | None = None
+
+    def measure(
+        self, draft: str, thinking: bool | None = None, instead_of: str | None = None
+    ) -> PromptSize | None:
+        """The size with `draft`, whatever has changed; None while no model is loaded.
+
+        It may take as long as the chat is: not for the event loop. The arguments are those of
+        `Session.plan`, which may raise.
+        """
+        situation = self._situation(thinking, instead_of)
+        bare = self._session.plan("", thinking, instead_of=instead_of)
+        if situation is None or bare is None:
+            return None
+        has_question = bare.kept and bare.kept[-1].role is Role.USER
+        known = _Known(
+            situation,
+            PromptSize(bare, 0, self._dropped_tokens(situation.engine, bare)),
+            bare.kept[:-1] if has_question else bare.kept,
+            is_settled=not self._session.drops_more(bare),
+        )
+        tokens = self._count(known, draft)
+        size = self._with_draft(known, draft, tokens)
+        if size is None:
+            plan = self._session.plan(draft, thinking, instead_of=instead_of) or bare
+            dropped_tokens = self._dropped_tokens(situation.engine, plan)
+            size = PromptSize(plan, tokens - bare.prompt_tokens, dropped_tokens)
+        self._known = known
+        return size
+
+    def recount(
+        self, draft: str, thinking: bool | None = None, instead_of: str | None = None
+    ) -> PromptSize | None:
+        """The same where only the draft has changed and that is counted in no time, else None.
+
+        Raises:
+            EngineError: the prompt cannot be rendered.
+        """
+        known = self._known
+        if (
+            known is None
+            or known.seconds > QUICK_SECONDS
+            or len(draft) > QUICK_CHARACTERS
+            or known.situation != self._situation(thinking, instead_of)
+        ):
+            return None
+        return self._with_draft(known, draft, self._count(known, draft))
+
+    def _situation(self, thinking: bool | None, instead_of: str | None) -> _Situation | None:
+        engine, conversation = self._session.engine, self._session.conversation
+        if engine is None:
+            return None
+        return _Situation(
+            engine, conversation.messages, conversation.system_prompt, thinking, instead_of
+        )
+
+    def _with_draft(self, known: _Known, draft: str, tokens: int) -> PromptSize | None:
+        """The size with a draft that leaves out no other turns; None where it may."""
+        plan = known.bare.plan
+        if not draft.strip():
+            return known.bare
+        if not known.is_settled or tokens > plan.budget:
+            return None
+        draft_tokens = tokens - plan.prompt_tokens
+        plan = replace(plan, kept=(*known.history, _question(draft)), prompt_tokens=tokens)
+        return PromptSize(plan, draft_tokens, known.bare.dropped_tokens)
+
+    def _count(self, known: _Known, draft: str) -> int:
+        """Tokens of the prompt with this draft, nothing else changed; timed."""
+        question, situation = _question(draft if draft.strip() else ""), known.situation
+        started = self._clock()
+        tokens = situation.engine.count_tokens((*known.history, question), situation.thinking)
+        known.seconds = self._clock() - started
+        return tokens
+
+    def _dropped_tokens(self, engine: Engine, plan: ContextPlan) -> int:
+        known = self._known
+        if known is not None and plan.dropped == known.bare.plan.dropped:
+            return known.bare.dropped_tokens
+        return sum(map(engine.count_message, plan.dropped))
+
+
+def _question(draft: str) -> Message:
+    return Message("draft", Role.USER, draft, _EPOCH)
