@@ -106,7 +106,7 @@ def test_a_key_press_is_counted_by_itself(tmp_path: Path) -> None:
     engine = CountingEngine(tmp_path, TOKENIZERS["chatml"], 4096)
     session = Session(engine, MemoryLog())
     ask(session, "Hello")
-    meter = DraftMeter(session)
+    meter = DraftMeter(session, clock=lambda: 0.0)
     assert meter.recount("a") is None
     meter.measure("a")
     engine.counted.clear()
@@ -119,7 +119,7 @@ def test_whatever_else_has_changed_is_measured_anew(tmp_path: Path) -> None:
     log = MemoryLog()
     session = Session(CountingEngine(tmp_path, TOKENIZERS["chatml"], 4096), log)
     ask(session, "Hello")
-    meter = DraftMeter(session)
+    meter = DraftMeter(session, clock=lambda: 0.0)
     changes = [
         lambda: log.set_system_prompt("Be brief."),
         lambda: ask(session, "And then?"),
@@ -137,7 +137,9 @@ def test_whatever_else_has_changed_is_measured_anew(tmp_path: Path) -> None:
     assert meter.recount("ab") is None and meter.measure("ab") is None
 
 
-def test_what_takes_long_is_not_counted_at_a_key_press(tmp_path: Path) -> None:
+def test_what_takes_long_is_not_counted_at_a_key_press(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = Session(CountingEngine(tmp_path, TOKENIZERS["chatml"], 100_000), MemoryLog())
     ask(session, "Hello")
     now = [0.0]
@@ -153,6 +155,8 @@ def test_what_takes_long_is_not_counted_at_a_key_press(tmp_path: Path) -> None:
     meter.measure("a")
     assert meter.recount("ab") is not None
     assert meter.recount("a" * (QUICK_CHARACTERS + 1)) is None
+    monkeypatch.setattr(CountingEngine, "counts_here", False)
+    assert meter.recount("ab") is None
 
 
 def test_what_is_left_out_is_told_with_its_size(tmp_path: Path) -> None:
@@ -160,8 +164,8 @@ def test_what_is_left_out_is_told_with_its_size(tmp_path: Path) -> None:
     session = Session(engine, MemoryLog(), reserved_tokens=20)
     for number in range(6):
         ask(session, f"Hello {number}")
-    meter = DraftMeter(session)
-    size = meter.measure("the lazy dog " * 20)
+    meter = DraftMeter(session, clock=lambda: 0.0)
+    size = meter.measure("the lazy dog " * 24)
     assert size is not None and size.plan.dropped
     assert size.dropped_tokens == sum(map(engine.count_message, size.plan.dropped))
     assert session.drops_more(size.plan)

@@ -26,6 +26,8 @@ class PromptSize:
     """How many of its tokens the draft makes up."""
     dropped_tokens: int = 0
     """What the turns that are left out would take up."""
+    drops_more: bool = False
+    """Whether turns are left out that the prompt before had."""
 
     @property
     def bare_tokens(self) -> int:
@@ -58,8 +60,6 @@ class _Known:
     """The size without a draft."""
     history: Sequence[Message]
     """What the draft stands behind."""
-    is_settled: bool
-    """Whether the prompt before left out the same turns, so that a short draft changes none."""
     seconds: float = field(default=0.0)
     """What the last count of a draft took."""
 
@@ -87,16 +87,14 @@ class DraftMeter:
         has_question = bare.kept and bare.kept[-1].role is Role.USER
         known = _Known(
             situation,
-            PromptSize(bare, 0, self._dropped_tokens(situation.engine, bare)),
+            self._size(situation.engine, bare, 0),
             bare.kept[:-1] if has_question else bare.kept,
-            is_settled=not self._session.drops_more(bare),
         )
         tokens = self._count(known, draft)
         size = self._with_draft(known, draft, tokens)
         if size is None:
             plan = self._session.plan(draft, thinking, instead_of=instead_of) or bare
-            dropped_tokens = self._dropped_tokens(situation.engine, plan)
-            size = PromptSize(plan, tokens - bare.prompt_tokens, dropped_tokens)
+            size = self._size(situation.engine, plan, tokens - bare.prompt_tokens)
         self._known = known
         return size
 
@@ -111,6 +109,7 @@ class DraftMeter:
         known = self._known
         if (
             known is None
+            or not known.situation.engine.counts_here
             or known.seconds > QUICK_SECONDS
             or len(draft) > QUICK_CHARACTERS
             or known.situation != self._situation(thinking, instead_of)
@@ -131,11 +130,12 @@ class DraftMeter:
         plan = known.bare.plan
         if not draft.strip():
             return known.bare
-        if not known.is_settled or tokens > plan.budget:
+        # What drops turns anyway drops so many that a part of the budget is free with the draft.
+        if known.bare.drops_more or tokens > plan.budget:
             return None
         draft_tokens = tokens - plan.prompt_tokens
         plan = replace(plan, kept=(*known.history, _question(draft)), prompt_tokens=tokens)
-        return PromptSize(plan, draft_tokens, known.bare.dropped_tokens)
+        return replace(known.bare, plan=plan, draft_tokens=draft_tokens)
 
     def _count(self, known: _Known, draft: str) -> int:
         """Tokens of the prompt with this draft, nothing else changed; timed."""
@@ -145,11 +145,13 @@ class DraftMeter:
         known.seconds = self._clock() - started
         return tokens
 
-    def _dropped_tokens(self, engine: Engine, plan: ContextPlan) -> int:
+    def _size(self, engine: Engine, plan: ContextPlan, draft_tokens: int) -> PromptSize:
         known = self._known
         if known is not None and plan.dropped == known.bare.plan.dropped:
-            return known.bare.dropped_tokens
-        return sum(map(engine.count_message, plan.dropped))
+            dropped_tokens = known.bare.dropped_tokens
+        else:
+            dropped_tokens = sum(map(engine.count_message, plan.dropped))
+        return PromptSize(plan, draft_tokens, dropped_tokens, self._session.drops_more(plan))
 
 
 def _question(draft: str) -> Message:

@@ -50,6 +50,8 @@ class Engine(Protocol):
     """The steps of the loading ladder in the order they were tried."""
     notes: tuple[str, ...]
     """What the user should know about this model: no chat template, a folded system role."""
+    counts_here: bool
+    """Whether counting asks nobody outside this process, who may take long to answer."""
 
     @property
     def exact_counts(self) -> bool:

@@ -45,6 +45,7 @@ class EchoEngine:
     revision = ""
     tokenizer_id = "echo"
     exact_counts = False
+    counts_here = True
     precision = Precision.CPU
     device = "echo"
     dtype = ""

@@ -62,6 +62,7 @@ class LocalEngine:
         self.dtype = loaded.dtype
         self.rungs = loaded.rungs
         self.exact_counts = True
+        self.counts_here = True
         self._weights_bytes = loaded.weights_bytes
         self._tokenizer = ChatTokenizer(loaded.tokenizer)
         self.tokenizer_id = self._tokenizer.tokenizer_id

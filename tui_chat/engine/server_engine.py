@@ -109,6 +109,7 @@ class ServerEngine:
     precision = None
     dtype = ""
     rungs: tuple[Rung, ...] = ()
+    counts_here = False
 
     def __init__(
         self,

@@ -42,12 +42,7 @@ from tui_chat.ui.commands import Action, is_command
 from tui_chat.ui.desk import Desk
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
-from tui_chat.ui.events import (
-    MessageRefused,
-    ReplyCrashed,
-    SessionEvent,
-    TitleWritten,
-)
+from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent, TitleWritten
 from tui_chat.ui.ink import InkText, Line, OneLine
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
@@ -127,6 +122,7 @@ class ChatScreen(Screen[None]):
                 session=lambda: self._session,
                 queues=lambda: self.busy or self.engine is None,
                 edits=lambda: self._walk.editing if self._walk is not None else None,
+                thinking=lambda: self.generation_settings.thinking,
             )
         with Container(id="status"):
             yield StatusBar()
@@ -365,8 +361,13 @@ class ChatScreen(Screen[None]):
 
     @on(Desk.Counted)
     def _show_count(self, event: Desk.Counted) -> None:
-        if self.engine is not None:
-            self.update_status(prompt_tokens=event.prompt_tokens, draft_tokens=event.draft_tokens)
+        bar, size = self.query_one(StatusBar), event.prompt
+        bar.update_status(
+            replace(bar.status, prompt_tokens=size.bare_tokens, draft_tokens=size.draft_tokens)
+        )
+        if not self.busy and not self.transcript.shows_plan(size.plan):
+            told = self.transcript.show_plan(size.plan, size.dropped_tokens)
+            self.run_worker(told, group="plan", exclusive=True, exit_on_error=False)
 
     @on(Desk.Refused)
     def _tell_refusal(self, event: Desk.Refused) -> None:
@@ -507,7 +508,8 @@ class ChatScreen(Screen[None]):
         if asked is not None:
             await asked.remove()
             self.desk.take_back(asked.text)
-        await self.transcript.show_branch(self.session.conversation, follow=True)
+        if self.session.conversation.messages:  # an edit had cut the page there
+            await self.transcript.show_branch(self.session.conversation, follow=True)
         await self.transcript.add_failure(message.sentence, classes="refused")
         await self._end_reply()
 

@@ -1,4 +1,8 @@
-"""Where a prompt is made: files, box and hint row, and the count of what would be sent."""
+"""Where a prompt is made: files, box and hint row, and the count of what would be sent.
+
+A key press is counted at once where that is a matter of microseconds, all else off the event loop
+when the typing pauses.
+"""
 
 import asyncio
 import logging
@@ -19,6 +23,7 @@ from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.status_bar import HintRow
 
 if TYPE_CHECKING:
+    from tui_chat.chat.draft_meter import DraftMeter, PromptSize
     from tui_chat.chat.session import Session
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.draft import DraftCount
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COUNT_DELAY = 0.2
-"""Seconds without a key press before the draft is counted."""
+"""Seconds without a key press before what takes longer is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,11 @@ class Desk(Vertical):
     """The files of the draft, the box and the hint row."""
 
     class Counted(UIMessage):
-        """The next prompt was counted: without the draft, and the draft."""
+        """The next prompt was counted."""
 
-        def __init__(self, prompt_tokens: int, draft_tokens: int) -> None:
+        def __init__(self, prompt: "PromptSize") -> None:
             super().__init__()
-            self.prompt_tokens = prompt_tokens
-            self.draft_tokens = draft_tokens
+            self.prompt = prompt
 
     class Refused(UIMessage):
         """A prompt was not sent and is in the box again; one sentence says why."""
@@ -66,23 +70,25 @@ class Desk(Vertical):
         session: "Callable[[], Session | None]",
         queues: Callable[[], bool],
         edits: Callable[[], Message | None],
+        thinking: Callable[[], bool | None],
     ) -> None:
         """`key` gives the shown key of an action, `session` the conversation that is shown,
         `edits` the message whose text is in the box; `queues` tells whether a prompt would have
-        to wait.
+        to wait, `thinking` whether the model is to reason first.
         """
         super().__init__(id="prompt")
         self.box = PromptInput(actions, history)
         self._queues = queues
         self._edits = edits
+        self._thinking = thinking
         self._attached: dict[str, list[str]] = {}
         self._key = key
         self._session = session
         self._timer: Timer | None = None
         self._stale = False
         self._counting = False
-        self._draft_tokens = 0
-        self._room_left: int | None = None
+        self._meter: tuple[Session, DraftMeter] | None = None
+        self._prompt_size: PromptSize | None = None
         self._outbox: list[_Outgoing] = []
 
     @property
@@ -125,8 +131,7 @@ class Desk(Vertical):
             key=self._key,
             queues=self._queues(),
             unfolds=self.box.label_at_cursor() is not None,
-            draft_tokens=self._draft_tokens if self.box.text or self.attached else 0,
-            room_left=self._room_left,
+            size=self._prompt_size if self.box.text or self.attached else None,
             exact=engine is None or engine.exact_counts,
         )
 
@@ -134,11 +139,42 @@ class Desk(Vertical):
 
     @on(TextArea.Changed, "#box")
     def count_soon(self) -> None:
-        """Count the prompt once the typing pauses."""
+        """Count the prompt: at once where only the draft changed, else once the typing pauses."""
         if self._timer is not None:
             self._timer.stop()
-        self._timer = self.set_timer(COUNT_DELAY, self.count)
+        if not self._recount():
+            self._timer = self.set_timer(COUNT_DELAY, self.count)
         self.show_hint()
+
+    def _typed(self) -> tuple[str, str | None]:
+        """The text that is to be counted, and the question that it takes the place of."""
+        text, edited = self.box.full_text, self._edits()
+        if edited is not None and edited.role is Role.ASSISTANT:
+            return "", None
+        if edited is None:
+            return "" if is_command(text) else text, None
+        return text, edited.id
+
+    def _recount(self) -> bool:
+        """Count a key press at once; False where something else changed, or it takes longer."""
+        from tui_chat.engine.base import EngineError
+
+        session = self._session()
+        if session is None or self._meter is None or self._meter[0] is not session:
+            return False
+        has_files = self.attached or "@" in self.box.text or self.query("#attachments")
+        if has_files or self.box.folded.has_labels:
+            return False
+        text, place = self._typed()
+        try:
+            size = self._meter[1].recount(text, self._thinking(), place)
+        except EngineError:
+            return False
+        if size is None:
+            return False
+        self._stale = self._stale or self._counting
+        self._show_size(size)
+        return True
 
     @on(TextArea.SelectionChanged, "#box")
     def _cursor_moved(self) -> None:
@@ -154,24 +190,25 @@ class Desk(Vertical):
 
     async def _count_until_current(self) -> None:
         """Count the draft; again as long as it has changed meanwhile, never twice at a time."""
+        from tui_chat.chat.draft_meter import DraftMeter
         from tui_chat.ui.draft import count_draft
 
         try:
             while self._stale:
                 self._stale = False
-                session, text = self._session(), self.box.full_text
+                session = self._session()
                 if session is None:
                     return
-                edited = self._edits()
-                if edited is not None and edited.role is Role.ASSISTANT:
-                    text, edited = "", None
-                elif edited is None and is_command(text):
-                    text = ""
+                if self._meter is None or self._meter[0] is not session:
+                    self._meter = session, DraftMeter(session)
+                text, place = self._typed()
                 labels = {label: self.box.folded.text_of(label) for label in self.box.labels()}
                 attached = tuple(self.attached)
-                place = edited.id if edited is not None else None
                 count = await asyncio.to_thread(
-                    count_draft, session, text, attached, labels, instead_of=place
+                    count_draft,
+                    *(session, self._meter[1], text, attached, labels),
+                    thinking=self._thinking(),
+                    instead_of=place,
                 )
                 if session is self._session() and not self._stale:
                     await self._show_count(count)
@@ -180,13 +217,14 @@ class Desk(Vertical):
 
     async def _show_count(self, count: "DraftCount") -> None:
         await self._show_files(count)
-        if count.prompt_tokens is None:
-            return
-        self.box.show_tokens(count.label_tokens)
-        self._draft_tokens = count.draft_tokens
-        self._room_left = count.budget - count.prompt_tokens - count.draft_tokens
-        self.post_message(self.Counted(count.prompt_tokens, count.draft_tokens))
-        self.show_hint()
+        if count.size is not None:
+            self.box.show_tokens(count.label_tokens)
+            self._show_size(count.size)
+            self.show_hint()
+
+    def _show_size(self, size: "PromptSize") -> None:
+        self._prompt_size = size
+        self.post_message(self.Counted(size))
 
     async def _show_files(self, count: "DraftCount") -> None:
         from tui_chat.ui.attachment_row import AttachmentRow
@@ -196,6 +234,8 @@ class Desk(Vertical):
             await self.mount(AttachmentRow(), before=self.box)
         for row in self.query(AttachmentRow):
             row.show_files(count.files)
+            if not count.files:
+                await row.remove()
 
     # ---- sending ----
 

@@ -16,6 +16,7 @@ from tui_chat.chat.attachment import (
 )
 
 if TYPE_CHECKING:
+    from tui_chat.chat.draft_meter import DraftMeter, PromptSize
     from tui_chat.chat.session import Session
 
 
@@ -35,11 +36,8 @@ class DraftFile:
 class DraftCount:
     """What a draft consists of, and its exact size."""
 
-    prompt_tokens: int | None
-    """Tokens of the prompt without the draft; None while no model is loaded."""
-    draft_tokens: int = 0
-    budget: int = 0
-    """Most tokens that both together may have."""
+    size: "PromptSize | None"
+    """The next prompt with it; None while no model is loaded."""
     files: tuple[DraftFile, ...] = ()
     label_tokens: Mapping[str, int] = field(default_factory=dict)
     """Of each folded part of the box."""
@@ -47,19 +45,23 @@ class DraftCount:
 
 def count_draft(
     session: "Session",
+    meter: "DraftMeter",
     text: str,
     attached: Sequence[str],
     labels: Mapping[str, str],
     *,
+    thinking: bool | None = None,
     instead_of: str | None = None,
 ) -> DraftCount:
     """Read the files that a draft names and count everything.
 
     Args:
         session: the conversation that the draft is for.
+        meter: measures the prompts of `session`.
         text: the whole text of the box; empty for one that is no message.
         attached: paths that were attached by a command.
         labels: the text behind each label in the box.
+        thinking: whether the model is to reason first.
         instead_of: id of the question that the draft takes the place of.
 
     Raises:
@@ -76,16 +78,10 @@ def count_draft(
             readable.append(attachment)
             tokens = session.count_text(attachment.block)
             files.append(DraftFile(attachment.name, attachment.size, tokens))
-    bare = session.plan(instead_of=instead_of)
-    whole = compose(text, readable)
-    plan = session.plan(whole, instead_of=instead_of) if whole.strip() else bare
+    size = meter.measure(compose(text, readable), thinking, instead_of)
     counted = {label: session.count_text(folded) for label, folded in labels.items()}
-    if bare is None or plan is None:
-        return DraftCount(None, files=tuple(files))
     return DraftCount(
-        bare.prompt_tokens,
-        max(0, plan.prompt_tokens - bare.prompt_tokens),
-        plan.budget,
+        size,
         tuple(files),
         {label: tokens for label, tokens in counted.items() if tokens is not None},
     )

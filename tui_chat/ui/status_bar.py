@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tui_chat.types import LoadProgress, MemoryUse, Mode, TextDelta
+from tui_chat.types import LoadProgress, MemoryUse, Mode, Role, TextDelta
 from tui_chat.ui.commands import Action
 from tui_chat.ui.ink import Line, OneLine, Part, gigabytes, meter, seconds, thousands
+
+if TYPE_CHECKING:
+    from tui_chat.chat.draft_meter import PromptSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +191,15 @@ class HintRow(OneLine):
         key: Callable[[str], str],
         queues: bool,
         unfolds: bool,
-        draft_tokens: int,
-        room_left: int | None,
+        size: "PromptSize | None",
         exact: bool,
     ) -> None:
         """Show what fits the moment; `key` gives the shown key of an action.
 
-        `unfolds` tells that the cursor is at a folded text.
+        `unfolds` tells that the cursor is at a folded text, `size` is that of the next prompt
+        where it is known.
         """
-        right = _draft_lines(draft_tokens, room_left, "" if exact else "≈")
+        right = _draft_lines(size, "" if exact else "≈") if size is not None else []
         if commands:
             self.show(_command_lines(commands[:4], key("complete")))
             return
@@ -227,15 +231,22 @@ def _command_lines(commands: Sequence[Action], tab: str) -> list[Line]:
     ]
 
 
-def _draft_lines(draft_tokens: int, room_left: int | None, about: str) -> list[Line]:
+def _draft_lines(size: "PromptSize", about: str) -> list[Line]:
     """The draft's size and what is left after it, or nothing without a draft."""
-    if not draft_tokens or room_left is None:
+    if not size.draft_tokens:
         return []
-    size = f"{about}{draft_tokens:,} tok"
-    if room_left < 0:
-        over: Part = ("warn", f"{size} · {about}{-room_left:,} too many: the oldest turns will go")
-        return [(over,), (("warn", f"{size} · over"),)]
+    tokens, left = f"{about}{size.draft_tokens:,} tok", size.room_left
+    if left < 0:
+        long: Part = ("warn", f"{tokens} · {about}{-left:,} too many, even alone: shorten it")
+        return [(long,), (("warn", f"{tokens} · too long"),)]
+    if size.drops_more:
+        turns = sum(message.role is Role.USER for message in size.plan.dropped)
+        noun = "turn" if turns == 1 else f"{turns} turns"
+        return [
+            (("warn", f"{tokens} · the oldest {noun} will not be sent"),),
+            (("warn", f"{tokens} · oldest {noun} out"),),
+        ]
     return [
-        (("m", "draft "), size, ("m", f" · {about}{room_left:,} left after it and the reply")),
-        (size, ("m", f" · {about}{room_left:,} left")),
+        (("m", "draft "), tokens, ("m", f" · {about}{left:,} left after it and the reply")),
+        (tokens, ("m", f" · {about}{left:,} left")),
     ]

@@ -41,6 +41,8 @@ class Transcript(VerticalScroll, can_focus=False):
         self._messages: tuple[Message, ...] = ()
         self._first = 0
         self._dropped: frozenset[str] = frozenset()
+        self._dropped_turns = self._dropped_tokens = 0
+        self._about = ""
         self._loading_more = False
 
     def compose(self) -> Any:
@@ -208,38 +210,50 @@ class Transcript(VerticalScroll, can_focus=False):
         elif top + height > self.scroll_y + room:
             self.scroll_to(y=top + height - room + 1, animate=False, force=True)
 
-    async def show_plan(self, plan: ContextPlan) -> None:
-        """Dim the turns that are no longer sent, and say how many they are."""
+    def shows_plan(self, plan: ContextPlan) -> bool:
+        """Whether just the turns that `plan` leaves out are dimmed."""
+        return self._dropped == frozenset(message.id for message in plan.dropped)
+
+    async def show_plan(self, plan: ContextPlan, dropped_tokens: int = 0) -> None:
+        """Dim the turns that are not sent, and say how many they are, before or after sending.
+
+        What they take up is told where it is known, now or from the time before.
+        """
+        if not dropped_tokens and self.shows_plan(plan):
+            dropped_tokens = self._dropped_tokens
+        self._dropped_tokens = dropped_tokens
         self._dropped = frozenset(message.id for message in plan.dropped)
-        await self.query(".dropped-notice").remove()
+        self._dropped_turns = sum(message.role is Role.USER for message in plan.dropped)
+        self._about = "" if plan.exact else "≈"
         for view in self.query(".user-turn, .assistant-turn"):
             view.set_class(getattr(view, "message_id", "") in self._dropped, "-dropped")
-        if not plan.dropped:
+        await self._place_dropped_notice()
+
+    async def _place_dropped_notice(self) -> None:
+        """Put the line between the turns that are not sent and the others, where both are here."""
+        await self.query(".dropped-notice").remove()
+        dropped = [v for v in self._page.children if getattr(v, "message_id", "") in self._dropped]
+        if not dropped:
             return
-        turns = sum(message.role is Role.USER for message in plan.dropped)
-        tokens = sum(message.token_count or 0 for message in plan.dropped)
-        estimated = any(m.metrics is not None and m.metrics.approximate for m in plan.dropped)
-        size = f" ({'≈' if estimated else ''}{tokens:,} tok)" if tokens else ""
-        noun = "turn" if turns == 1 else "turns"
-        verb = "fits and is" if turns == 1 else "fit and are"
+        tokens = self._dropped_tokens
+        size = f" ({self._about}{tokens:,} tok)" if tokens else ""
+        many = self._dropped_turns != 1
+        above = f"The {self._dropped_turns} turns above" if many else "The turn above"
         line = OneLine(
             [
                 [
                     ("warn", "↑"),
-                    ("m", f" The {turns} {noun} above{size} no longer {verb} not sent.  "),
+                    ("m", f" {above}{size} {'do' if many else 'does'} not fit any more and "),
+                    ("m", f"{'are' if many else 'is'} not sent.  "),
                     ("k", "/context"),
                     ("m", " shows what is"),
                 ],
-                [("warn", "↑"), ("m", f" {turns} {noun} above{size} not sent any more")],
+                [("warn", "↑"), ("m", f" {above}{size} {'are' if many else 'is'} not sent")],
+                [("warn", "↑"), ("m", f" {above} not sent")],
             ],
             classes="notice dropped-notice",
         )
-        kept = [view for view in self._page.children if self._is_kept(view)]
-        await self._page.mount(line, before=kept[0] if kept else None)
-
-    def _is_kept(self, view: Widget) -> bool:
-        message_id = getattr(view, "message_id", "")
-        return bool(message_id) and message_id not in self._dropped
+        await self._page.mount(line, after=dropped[-1])
 
     async def trim(self) -> None:
         """Unmount the oldest views when many are mounted and the reader is at the end."""
@@ -280,6 +294,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self._first = first
         if views:
             await self._page.mount_all(views, before=messages[0] if messages else None)
+            await self._place_dropped_notice()
         self.call_after_refresh(self._restore, from_end)
 
     def _restore(self, from_end: float) -> None:
