@@ -280,7 +280,9 @@ class Actions(MessageActions):
         from tui_chat.ui.message_view import metrics_lines
 
         # A server may be asked to count.
-        plan = await asyncio.to_thread(self.app.chat.session.plan)
+        chat = self.app.chat
+        thinking = chat.generation_settings.thinking
+        plan = await asyncio.to_thread(chat.session.plan, "", thinking)
         if plan is None:
             self.tell("The model is still loading.")
             return
@@ -288,7 +290,7 @@ class Actions(MessageActions):
         # Without a draft the plan ends with an empty question.
         turns = sum(message.role is Role.USER and message.content != "" for message in plan.kept)
         gone = sum(message.role is Role.USER for message in plan.dropped)
-        room = plan.context_window - plan.reserved_tokens - plan.prompt_tokens
+        room = plan.budget - plan.prompt_tokens
         parts: list[Part] = [
             ("hi", f"{about}{plan.prompt_tokens:,}"),
             ("m", f" of {plan.context_window:,} tokens would be sent: "),
@@ -299,9 +301,11 @@ class Actions(MessageActions):
         parts.append(
             ("m", f"\n{plan.reserved_tokens:,} are kept for the reply, {about}{room:,} are free")
         )
+        if plan.budget < plan.context_window - plan.reserved_tokens:
+            parts.append(("m", f" of a context budget of {plan.budget:,}"))
         if gone:
             parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
-        messages = self.app.chat.session.conversation.messages
+        messages = chat.session.conversation.messages
         out = left_out(messages)
         if asked := sum(message.role is Role.USER for message in messages if message.id in out):
             noun = "1 turn is" if asked == 1 else f"{asked} turns are"
@@ -309,7 +313,7 @@ class Actions(MessageActions):
         last = messages[-1:]
         if last and last[0].metrics is not None:
             parts += [("m", "\nlast reply: "), *metrics_lines(last[0])[0]]
-        await self.app.chat.notice(parts)
+        await chat.notice(parts)
 
     async def do_model(self, argument: str | None) -> None:
         from tui_chat.ui.model_screen import ModelScreen
