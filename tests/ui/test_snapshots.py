@@ -21,6 +21,7 @@ from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
     Conversation,
     FinishReason,
+    LoadProgress,
     Message,
     Mode,
     Precision,
@@ -28,8 +29,9 @@ from tui_chat.types import (
     Role,
     Status,
 )
-from tui_chat.ui import welcome
+from tui_chat.ui import themes, welcome
 from tui_chat.ui.app import TuiChat
+from tui_chat.ui.events import ModelLoading
 from tui_chat.ui.ink import InkText
 from tui_chat.ui.library_screen import LibraryScreen
 
@@ -59,6 +61,8 @@ FIGURES = ReplyMetrics(
     decode_seconds=0.174,
     precision=Precision.CPU,
 )
+
+BLOCKS = Path(__file__).with_name("every_block.md").read_text(encoding="utf-8")
 
 Compare = Callable[..., bool]
 RunBefore = Callable[[Pilot[int]], Awaitable[None]]
@@ -91,6 +95,7 @@ def store_chat(
     status: Status = "complete",
     finish_reason: FinishReason = "stop",
     error: str = "",
+    reasoning: str = "",
 ) -> None:
     """Put a chat of one turn into the data folder, as an earlier run would have left it."""
     chat_id = f"20200612-1409{number:02}-00000000"
@@ -109,6 +114,7 @@ def store_chat(
             status=status,
             finish_reason=finish_reason,
             error=error,
+            reasoning=reasoning,
             model="echo:reply.md",
             mode=Mode.SPEED,
             metrics=FIGURES,
@@ -170,7 +176,24 @@ def test_a_prompt_that_waits_for_the_model(make_app: MakeApp, snap_compare: Comp
         gate.set()
 
 
-@pytest.mark.parametrize("theme", ["tidepool", "foreshore", "terminal"])
+def test_a_model_that_is_loading(
+    make_app: MakeApp, snap_compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    app = make_app(gate=gate)
+
+    async def half_loaded(pilot: Pilot[int]) -> None:
+        await settled(pilot, lambda app: app.takes_keys.is_set())
+        app.post_message(ModelLoading(LoadProgress("loading weights", 0.61, "11 of 18 MB")))
+        await settled(pilot, lambda app: app.chat.load_progress is not None)
+
+    try:
+        assert snap_compare(app, run_before=half_loaded)
+    finally:
+        gate.set()
+
+
+@pytest.mark.parametrize("theme", sorted(themes.shipped_theme_files()))
 def test_a_finished_reply_in_each_theme(
     make_app: MakeApp, snap_compare: Compare, tmp_path: Path, theme: str
 ) -> None:
@@ -184,6 +207,76 @@ def test_a_finished_reply_at_80_columns(
 ) -> None:
     store_chat(tmp_path)
     assert snap_compare(make_app(), run_before=opened)
+
+
+def test_a_finished_reply_without_colours(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    store_chat(tmp_path)
+    assert snap_compare(make_app(), run_before=opened)
+
+
+@pytest.mark.parametrize("size", [(40, 15), (180, 50)], ids=["40x15", "180x50"])
+def test_a_draft_under_a_reply(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    store_chat(tmp_path)
+
+    async def drafted(pilot: Pilot[int]) -> None:
+        await opened(pilot)
+        await pilot.press(*"And", "ctrl+j", *"then?")
+        await settled(pilot, lambda app: app.chat.box.text == "And\nthen?")
+
+    assert snap_compare(make_app(), terminal_size=size, run_before=drafted)
+
+
+@pytest.mark.parametrize("size", [(100, 72), (44, 90)], ids=["100x72", "44x90"])
+def test_every_kind_of_block(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    store_chat(tmp_path, reply=BLOCKS)
+    assert snap_compare(make_app(), terminal_size=size, run_before=opened)
+
+
+def test_reasoning_that_is_open(make_app: MakeApp, snap_compare: Compare, tmp_path: Path) -> None:
+    thoughts = "A backup that nobody restores is a hope.\n\nTwo habits, then."
+    store_chat(tmp_path, reply="Two habits matter.", reasoning=thoughts)
+
+    async def unfolded(pilot: Pilot[int]) -> None:
+        await opened(pilot)
+        await pilot.press("alt+up", "enter")
+        await settled(pilot, lambda app: app.chat.walked is not None)
+
+    assert snap_compare(make_app(), run_before=unfolded)
+
+
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_the_list_of_themes(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    store_chat(tmp_path)
+
+    async def chosen(pilot: Pilot[int]) -> None:
+        await opened(pilot)
+        await pilot.press("slash", *"theme", "enter")
+        await settled(pilot, lambda app: app.screen is not app.chat)
+        await pilot.press("up", "up")
+        await settled(pilot, lambda app: app.theme == "nightswim")
+
+    assert snap_compare(make_app(), terminal_size=size, run_before=chosen)
+
+
+@pytest.mark.parametrize("theme", ["tidepool", "terminal"])
+def test_the_palette(make_app: MakeApp, snap_compare: Compare, tmp_path: Path, theme: str) -> None:
+    store_chat(tmp_path)
+
+    async def searched(pilot: Pilot[int]) -> None:
+        await opened(pilot)
+        await pilot.press("ctrl+p", *"choose")
+        await settled(pilot, lambda app: app.screen is not app.chat)
+
+    assert snap_compare(make_app(config=Config(theme=theme)), run_before=searched)
 
 
 @pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
