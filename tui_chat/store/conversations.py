@@ -77,9 +77,9 @@ class ConversationStore:
         """
         return self._index.summaries(limit, fresh=fresh, pinned=pinned, archived=archived)
 
-    def totals(self) -> tuple[int, int]:
+    def totals(self, *, fresh: bool = True) -> tuple[int, int]:
         """How many conversations are stored, and the bytes of their files."""
-        return self._index.totals()
+        return self._index.totals(fresh=fresh)
 
     @property
     def folder(self) -> Path:

@@ -106,11 +106,12 @@ class ConversationIndex:
 
         return self._run(action)
 
-    def totals(self) -> tuple[int, int]:
+    def totals(self, *, fresh: bool) -> tuple[int, int]:
         """How many conversations there are, and the bytes of their files."""
 
         def action(database: sqlite3.Connection) -> tuple[int, int]:
-            self._refresh(database, texts=False)
+            if fresh or not self._has_list:
+                self._refresh(database, texts=False)
             count, size = database.execute(
                 "SELECT count(*), coalesce(sum(size), 0) FROM conversation WHERE count > 0"
             ).fetchone()

@@ -5,6 +5,7 @@ frame.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from tui_chat.ui.message_actions import MessageActions
 if TYPE_CHECKING:
     from tui_chat.ui.app import TuiChat
     from tui_chat.ui.chat_setup import ChatSetup
+    from tui_chat.ui.library_screen import Chosen
 
 
 class Actions(MessageActions):
@@ -166,21 +168,42 @@ class Actions(MessageActions):
         def opened(chosen: Chosen | None) -> None:
             here = self.app.open_log.id
             self.app.chat.show_title()  # it may have another one
-            if chosen is not None and chosen.conversation_id != here:
-                self.app.run_worker(self.open_chat(chosen.conversation_id), exit_on_error=False)
+            if chosen is not None:
+                self.app.run_worker(self.open_at(chosen), exit_on_error=False)
             elif chosen is None and self.app.store.is_deleted(here):
                 self.app.run_worker(self._show(self.app.new_log()), exit_on_error=False)
 
         self.app.push_screen(LibraryScreen(self.app.store, query), opened)
 
-    async def open_chat(self, conversation_id: str) -> None:
-        """Show a stored chat."""
+    async def open_chat(self, conversation_id: str) -> bool:
+        """Show a stored chat; False, with a message, if it cannot be opened."""
         try:
             conversation_log = self.app.store.open(conversation_id)
         except StoreError as error:
             self.tell(str(error), trouble=True)
-        else:
-            await self._show(conversation_log)
+            return False
+        await self._show(conversation_log)
+        return True
+
+    async def open_at(self, chosen: "Chosen") -> None:
+        """Show the chat that was chosen in the library, at the hit where one was searched."""
+        chat, message_id = self.app.chat, chosen.message_id
+        if chosen.conversation_id != self.app.open_log.id:
+            if not await self.open_chat(chosen.conversation_id):
+                return
+        elif message_id is None:
+            return
+        if message_id is None:
+            return
+        if all(message.id != message_id for message in chat.session.conversation.messages):
+            if chat.is_writing():
+                return
+            with contextlib.suppress(KeyError):  # it is gone since it was found
+                await chat.branches.open_version(message_id)  # it stands on another branch
+        await chat.find.open(chosen.query, message_id)
+
+    async def do_find(self, argument: str | None) -> None:
+        await self.app.chat.find.open(argument or "")
 
     async def do_rename(self, argument: str | None) -> None:
         if not argument:

@@ -11,6 +11,8 @@ from tui_chat.types import ChatHits, ConversationSummary, SearchHit
 SEARCH_LIMIT = 200
 """Chats whose contents hold what is searched; there may be more."""
 
+_PAGE = 100
+"""More than a screen shows."""
 _ID_LENGTH = 8
 """So much of an id finds its chat: its date."""
 
@@ -37,30 +39,45 @@ class ChatList:
         self._is_fresh = False
         """Whether the files were looked at since the last change here."""
 
+    async def load_page(self) -> None:
+        """Take the top of the list from what is known of the disk, however long the list is.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        page = partial(self.store.summaries, archived=False, fresh=False)
+        pinned = await asyncio.to_thread(page, pinned=True)
+        self._take([*pinned, *await asyncio.to_thread(page, _PAGE, pinned=False)])
+
     async def load(self) -> None:
-        """Read the list from the disk; what was searched is to be searched again.
+        """Read the whole list from the disk; what was searched is to be searched again.
 
         Raises:
             StoreError: it cannot be read.
         """
         summaries = await asyncio.to_thread(self.store.summaries)
-        _, self.total_bytes = await asyncio.to_thread(self.store.totals)
+        _, self.total_bytes = await asyncio.to_thread(partial(self.store.totals, fresh=False))
         # Sorted by these alone: among equals the last used one stays first.
-        self.all = sorted(summaries, key=lambda s: (s.archived, not s.pinned))
-        self._folded = {summary.id: fold(summary.title) for summary in summaries}
+        self._take(sorted(summaries, key=lambda s: (s.archived, not s.pinned)))
         self._is_fresh, self._searched = False, ("", False)
         self.is_loaded = True
 
+    def _take(self, summaries: list[ConversationSummary]) -> None:
+        self.all = summaries
+        self._folded = {summary.id: fold(summary.title) for summary in summaries}
+
     async def search(self, query: str) -> None:
-        """Search the contents for `query`.
+        """Search the contents for `query`: in what is known of the files, or, where that was done
+        and they may have changed, in the files as they are.
 
         Raises:
             StoreError: they cannot be read.
         """
         archived, start = self.with_archived, time.perf_counter()
-        search = partial(self.store.search_chats, archived=archived, fresh=not self._is_fresh)
+        fresh = self.is_searched(query) and not self._is_fresh
+        search = partial(self.store.search_chats, archived=archived, fresh=fresh)
         hits = await asyncio.to_thread(search, query, SEARCH_LIMIT)
-        self._is_fresh = True
+        self._is_fresh = self._is_fresh or fresh
         self.search_seconds = time.perf_counter() - start
         self.hits = {chat.conversation_id: chat for chat in hits}
         self._searched = (query, archived)
@@ -68,6 +85,10 @@ class ChatList:
     def is_searched(self, query: str) -> bool:
         """Whether `hits` are those of `query`."""
         return (query, self.with_archived) == self._searched
+
+    def is_complete(self, query: str) -> bool:
+        """Whether they are all that there are by now."""
+        return self.is_searched(query) and (self._is_fresh or not query)
 
     def filter(self, query: str) -> None:
         """Show what fits `query`: by the title at once, by the content once it is searched."""

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from tui_chat.store.drafts import Draft, Drafts
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.branches import Branches
+    from tui_chat.ui.find import Find
     from tui_chat.ui.walking import Walk
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,21 @@ class ChatScreen(Screen[None]):
         return self._walk.message if self._walk is not None else None
 
     @cached_property
+    def find(self) -> "Find":
+        """Finding words in this conversation."""
+        from tui_chat.ui.find import Find
+
+        return Find(self)
+
+    def close_find(self) -> bool:
+        """Take the search away; False when there is none."""
+        find: Find | None = self.__dict__.get("find")
+        if find is None or not find.is_open:
+            return False
+        find.close()
+        return True
+
+    @cached_property
     def branches(self) -> "Branches":
         """Other branches of this conversation."""
         from tui_chat.ui.branches import Branches
@@ -276,6 +292,7 @@ class ChatScreen(Screen[None]):
         if self._walk is not None:
             self._walk.cancel_edit()
             self._walk.leave()
+        self.close_find()
         session.engine = session.engine or self.engine
         self.titles.stop()
         conversation = session.conversation
@@ -581,8 +598,11 @@ class ChatScreen(Screen[None]):
             self.focus_next()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """Whoever clicks into the box walks no longer."""
-        if event.widget is self.box and self.walked is not None:
+        """Whoever clicks into the box walks and searches no longer."""
+        if event.widget is not self.box or self.focused is not self.box:
+            return
+        self.close_find()
+        if self.walked is not None:
             self.walk.leave()
 
     async def continue_reply(self) -> None:

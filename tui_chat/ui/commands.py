@@ -120,6 +120,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("page-down", "Walk", "scroll down", ("pagedown", "shift+down")),
     Action("top", "Walk", "go to the beginning", ("ctrl+home",)),
     Action("follow", "Walk", "go to the end and follow the reply", ("ctrl+end",), "end"),
+    Action("find", "Walk", "find words in this chat", ("ctrl+f",), "find", "[WORDS]"),
     Action("walk-up", "Walk", "walk to the message before", ("alt+up", "f8"), "walk"),
     Action("walk-down", "Walk", "walk to the message after", ("alt+down",)),
     Action("message-up", "Message", "while walking: the message before", ("up", "k")),

@@ -6,6 +6,7 @@ anything: a part is a plain text, or (word, text) with one of the words in `_STY
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from textual.app import App
@@ -60,6 +61,17 @@ def turn_marks(version: tuple[int, int], *, left_out: bool) -> list[Part]:
     parts: list[Part] = [("ref", f"‹{number}/{count}›")] if count > 1 else []
     if left_out:
         parts += ["  "] * bool(parts) + [("m", "╏ left out")]
+    return parts
+
+
+def mark_places(text: str, found: Sequence[tuple[int, int]], word: str = "") -> list[Part]:
+    """`text` in the style `word` (or none), with the places `found` in it styled as hits."""
+    cuts = [0, *(edge for place in found for edge in place), len(text)]
+    parts: list[Part] = []
+    for index, (start, stop) in enumerate(pairwise(cuts)):
+        style = "hit" if index % 2 else word
+        if start < stop:
+            parts.append((style, text[start:stop]) if style else text[start:stop])
     return parts
 
 

@@ -27,7 +27,7 @@ def count_line(chats: ChatList, query: str) -> Line:
     if not query:
         return []
     shown = _many(len(chats.shown), "chat")
-    if not chats.is_searched(query):
+    if not chats.is_complete(query):
         return [("m", f"{shown} · searching")]
     found = [chat.count for chat in chats.hits.values() if chat.last is not None]
     plus = "+" if len(found) >= SEARCH_LIMIT else ""
@@ -45,7 +45,7 @@ def why_empty(chats: ChatList, query: str) -> str:
     hidden = f" F6 shows {_many(chats.hidden, 'archived chat')}." if chats.hidden else ""
     if not query:
         return f"No chat is left in the list.{hidden}"
-    if not chats.is_searched(query):
+    if not chats.is_complete(query):
         return "Searching…"
     return f'No hit for "{one_line(query, 60)}".{hidden}'
 

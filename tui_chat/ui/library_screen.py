@@ -18,7 +18,7 @@ from tui_chat.store.conversations import ConversationLog, ConversationStore, Sto
 from tui_chat.types import ConversationSummary, SearchHit
 from tui_chat.ui.chat_list import ChatList
 from tui_chat.ui.chat_preview import ChatPreview, PreviewText, read_preview
-from tui_chat.ui.ink import InkText, Line, OneLine
+from tui_chat.ui.ink import InkText, Line, OneLine, RowPainter
 from tui_chat.ui.left_once import LeftOnce
 from tui_chat.ui.library_lines import (
     RENAME_KEYS,
@@ -29,7 +29,7 @@ from tui_chat.ui.library_lines import (
     why_empty,
 )
 from tui_chat.ui.library_rows import ChatRow, head_cells
-from tui_chat.ui.search_list import ColumnHead, RowList, SearchField
+from tui_chat.ui.search_list import ColumnHead, RowList, Rows, SearchField
 
 _TYPING_PAUSE = 0.12
 """Seconds without a key before contents are searched; titles are filtered at every key."""
@@ -144,11 +144,15 @@ class LibraryScreen(LeftOnce[Chosen | None]):
     async def _load(self, chosen: str = "") -> None:
         """Read the list from the disk, and highlight the conversation `chosen`."""
         try:
+            if not self.is_loaded:
+                await self._chats.load_page()
+                self._show_rows()
             await self._chats.load()
         except StoreError as error:
             self._tell(error)
             return
-        self._show_rows(chosen)
+        highlighted = self._highlighted if self._rows.highlighted else None
+        self._show_rows(chosen or (highlighted.id if highlighted else ""))
         if self._wanted:
             self._search_soon()
 
@@ -170,14 +174,14 @@ class LibraryScreen(LeftOnce[Chosen | None]):
     async def _search(self) -> None:
         """Search the contents until the result is that of the text in the field."""
         try:
-            while not self._chats.is_searched(self._wanted):
+            while not self._chats.is_complete(self._wanted):
                 await self._chats.search(self._wanted)
+                highlighted = self._highlighted if self._rows.highlighted else None
+                self._show_rows(highlighted.id if highlighted else "")
         except StoreError as error:
             self._tell(error)
         finally:
             self._searching = False
-        highlighted = self._highlighted
-        self._show_rows(highlighted.id if highlighted and self._rows.highlighted else "")
 
     @property
     def _wanted(self) -> str:
@@ -192,13 +196,14 @@ class LibraryScreen(LeftOnce[Chosen | None]):
         wanted, chats, now = self._wanted, self._chats, datetime.now(UTC)
         chats.filter(wanted)
         has_states = self._has_states
-        painters = [
-            ChatRow(summary, chats.hits_of(summary, wanted), wanted, now, has_states).paint
-            for summary in chats.shown
-        ]
-        ids = [summary.id for summary in chats.shown]
-        at = ids.index(chosen) if chosen in ids else 0
-        self._rows.show(painters, row_height=2 if wanted else 1, highlighted=at)
+
+        def painter(at: int) -> RowPainter:
+            summary = chats.shown[at]
+            return ChatRow(summary, chats.hits_of(summary, wanted), wanted, now, has_states).paint
+
+        at = next((n for n, s in enumerate(chats.shown) if s.id == chosen), 0) if chosen else 0
+        rows = Rows(len(chats.shown), painter)
+        self._rows.show(rows, row_height=2 if wanted else 1, highlighted=at)
         self._show_state()
 
     def _show_state(self) -> None:

@@ -200,6 +200,20 @@ class AssistantTurn(Vertical):
             await self._reply.show(sanitize(self._message.content))
             self._show_end(self._message)
 
+    def mark_hits(self, words: tuple[str, ...]) -> None:
+        """Mark the folded `words` of a search in the text; none takes the marks away."""
+        self._reply.mark_hits(words)
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether all rows are where they will be."""
+        return self._reply.is_laid_out
+
+    def hit_rows(self) -> list[int]:
+        """The rows of the turn with marks, from the top."""
+        top = self._reply.virtual_region.y
+        return [top + row for row in self._reply.hit_rows()]
+
     def feed(self, text: str) -> None:
         """More of the reply; painted soon, as often as the painting stays cheap."""
         self._fresh += sanitize(text)

@@ -17,6 +17,7 @@ from textual.widget import Widget
 
 from tui_chat.ui.markdown_layout import EDGE, lay_out
 from tui_chat.ui.markdown_pieces import MarkdownPieces, Piece, gap_between
+from tui_chat.ui.row_hits import Spans, hits_in_rows
 from tui_chat.ui.wrapping import Line, cells
 
 STEP_SECONDS = 0.02
@@ -47,9 +48,17 @@ _STYLES = {
     "number": "$syntax-number",
     "name": "$syntax-name",
     "comment": "italic $syntax-comment",
+    "hit": "bold underline $bright on $hit",
 }
 """What the words of a run look like."""
-_ANSI_STYLES = {"m": "dim", "rule": "dim", "code": "bold", "math": "bold", "fence": ""}
+_ANSI_STYLES = {
+    "m": "dim",
+    "rule": "dim",
+    "code": "bold",
+    "math": "bold",
+    "fence": "",
+    "hit": "reverse",
+}
 _ANSI_EDGE = "│ "
 """Marks code where its ground has no colour of its own."""
 
@@ -67,6 +76,8 @@ class _Laid:
     height: int
     """With the gap; a guess while `is_stale`."""
     is_stale: bool = False
+    hits: dict[int, Spans] | None = None
+    """What is marked in the rows; None until it was looked for."""
 
 
 class RowsView(Widget):
@@ -97,6 +108,8 @@ class RowsView(Widget):
         self._settled = 0
         self._height = 0
         self._width = 0
+        self._words: tuple[str, ...] = ()
+        """What is marked, folded."""
         self._strips: dict[int, Strip] = {}
         self._rich_styles: dict[tuple[str, str], RichStyle] = {}
         self._is_painting = False
@@ -179,6 +192,7 @@ class RowsView(Widget):
         laid.rows = lay_out(laid.piece, self._width, laid.code_number)
         laid.height = laid.gap + len(laid.rows)
         laid.is_stale = False
+        laid.hits = None
 
     def _bottom(self, count: int) -> int:
         """The rows of the first `count` pieces."""
@@ -223,6 +237,35 @@ class RowsView(Widget):
             self._lay_out_again()
         return self._height
 
+    # ---- marking hits ----
+
+    def mark_hits(self, words: tuple[str, ...]) -> None:
+        """Mark the folded `words` of a search wherever they stand; none takes the marks away."""
+        if words != self._words:
+            self._words = words
+            for laid in self._laid:
+                laid.hits = None
+            self._strips.clear()
+            self.refresh()
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether all rows are where they will be."""
+        return self._width > 0 and not any(laid.is_stale for laid in self._laid)
+
+    def hit_rows(self) -> list[int]:
+        """The rows with marks, from the top."""
+        return [
+            top + laid.gap + row
+            for top, laid in zip(self._tops, self._laid, strict=True)
+            for row in sorted(self._hits(laid))
+        ]
+
+    def _hits(self, laid: _Laid) -> dict[int, Spans]:
+        if laid.hits is None:
+            laid.hits = hits_in_rows(laid.rows, self._words)
+        return laid.hits
+
     # ---- drawing ----
 
     def notify_style_update(self) -> None:
@@ -246,18 +289,34 @@ class RowsView(Widget):
             if len(self._strips) >= MOST_STRIPS:
                 self._strips.clear()
             strip = self._strips[y] = self._draw(self._row(y))
+            if self._words:
+                strip = self._strips[y] = self._marked(strip, y)
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(y)) is not None:
             strip = self._selected(strip, *span)
         return strip if self._is_painting else strip.apply_offsets(0, y)
 
     def _row(self, y: int) -> Line:
+        laid, offset = self._find(y)
+        return laid.rows[offset] if laid is not None else Line()
+
+    def _find(self, y: int) -> tuple[_Laid | None, int]:
+        """The piece with the row `y`, and which of its rows it is; None for a blank row."""
         index = bisect_right(self._tops, y) - 1
         if index < 0 or y >= self._height:
-            return Line()
+            return None, 0
         laid = self._laid[index]
         offset = y - self._tops[index] - laid.gap
-        return laid.rows[offset] if 0 <= offset < len(laid.rows) else Line()
+        return (laid, offset) if 0 <= offset < len(laid.rows) else (None, 0)
+
+    def _marked(self, strip: Strip, y: int) -> Strip:
+        laid, offset = self._find(y)
+        if laid is None:
+            return strip
+        style = self._rich_style("hit", "")
+        for start, end in self._hits(laid).get(offset, ()):
+            strip = _restyled(strip, start, end, style)
+        return strip
 
     def _draw(self, row: Line) -> Strip:
         segments = [Segment(run.text, self._rich_style(run.style, run.link)) for run in row.runs]
@@ -286,17 +345,7 @@ class RowsView(Widget):
         """`strip` with the characters from `start` up to `end` (-1 is the last) marked."""
         marked = self.screen.get_component_rich_style("screen--selection")
         length = len(strip.text)
-        end = length if end < 0 else min(end, length)
-        segments: list[Segment] = []
-        position = 0
-        for text, style, _ in strip:
-            first, last = max(0, start - position), max(0, end - position)
-            parts = (text[:first], text[first:last], text[max(first, last) :])
-            for part, is_marked in zip(parts, (False, True, False), strict=True):
-                if part:
-                    segments.append(Segment(part, style + marked if is_marked and style else style))
-            position += len(text)
-        return Strip(segments, strip.cell_length)
+        return _restyled(strip, start, length if end < 0 else min(end, length), marked)
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """The selected text as it was before it was broken into rows."""
@@ -313,6 +362,20 @@ class RowsView(Widget):
             left = start.x if start is not None and y == start.y else 0
             parts += [row.joint] * (y > first) + [text[max(left, row.indent) : right]]
         return "".join(parts), "\n"
+
+
+def _restyled(strip: Strip, start: int, end: int, marked: RichStyle) -> Strip:
+    """`strip` with the style `marked` over the characters from `start` up to `end`."""
+    segments: list[Segment] = []
+    position = 0
+    for text, style, _ in strip:
+        first, last = max(0, start - position), max(0, end - position)
+        parts = (text[:first], text[first:last], text[max(first, last) :])
+        for part, is_marked in zip(parts, (False, True, False), strict=True):
+            if part:
+                segments.append(Segment(part, style + marked if is_marked and style else style))
+        position += len(text)
+    return Strip(segments, strip.cell_length)
 
 
 def _rows_of(pieces: list[_Laid]) -> Iterator[Line]:

@@ -1,8 +1,7 @@
 """A search field over a list of many rows; the field keeps the focus while the list moves."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, overload
 
 from textual import events
 from textual.content import Content
@@ -17,7 +16,7 @@ from textual.widgets import Input
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.store.search import places, words_of
-from tui_chat.ui.ink import Column, Line, Part, RowPainter, columns, paint
+from tui_chat.ui.ink import Column, Line, Part, RowPainter, columns, mark_places, paint
 
 _LEAD = 2
 """Cells before the text of a row: the bar and a space."""
@@ -25,14 +24,7 @@ _LEAD = 2
 
 def mark_hits(text: str, wanted: str, word: str) -> list[Part]:
     """`text` in the style `word` (or none), each word of `wanted` in it styled as a hit."""
-    found = places(text, words_of(wanted))
-    cuts = [0, *(edge for place in found for edge in place), len(text)]
-    parts: list[Part] = []
-    for index, (start, stop) in enumerate(pairwise(cuts)):
-        style = "hit" if index % 2 else word
-        if start < stop:
-            parts.append((style, text[start:stop]) if style else text[start:stop])
-    return parts
+    return mark_places(text, places(text, words_of(wanted)), word)
 
 
 class SearchField(Input):
@@ -72,6 +64,27 @@ class ColumnHead(Widget):
     def render(self) -> Content:
         width = self.size.width
         return paint(self.app, columns(width, self._cells(width)))
+
+
+class Rows(Sequence[RowPainter]):
+    """Painters that are made when their row is painted."""
+
+    def __init__(self, count: int, painter: Callable[[int], RowPainter]) -> None:
+        """`painter` makes the one of a row."""
+        self._count = count
+        self._painter = painter
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> RowPainter: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RowPainter]: ...
+    def __getitem__(self, index: int | slice) -> RowPainter | Sequence[RowPainter]:
+        if isinstance(index, slice):
+            return [self._painter(at) for at in range(*index.indices(self._count))]
+        return self._painter(index)
 
 
 class RowList(ScrollView, can_focus=False):

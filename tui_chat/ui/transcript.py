@@ -1,5 +1,6 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
+import asyncio
 from collections.abc import Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 PAGE = 12
 """Messages that are mounted at a time; many mounted replies make every action slow."""
 MOST_MOUNTED = 40
+_PATIENCE = 150
+"""How often it is looked whether a message is laid out before a mark in it is gone to."""
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -44,6 +47,8 @@ class Transcript(VerticalScroll, can_focus=False):
         self._dropped_turns = self._dropped_tokens = 0
         self._about = ""
         self._loading_more = False
+        self._words: tuple[str, ...] = ()
+        """What is marked in the messages, folded."""
 
     def compose(self) -> Any:
         yield self._page
@@ -202,6 +207,51 @@ class Transcript(VerticalScroll, can_focus=False):
             self.release_anchor()
             self.call_after_refresh(self._bring_into_view, view)
 
+    def mark_hits(self, words: tuple[str, ...]) -> None:
+        """Mark the folded `words` of a search in all messages, also in those that come later."""
+        self._words = words
+        for view in self._page.children:
+            if getattr(view, "message_id", ""):
+                view.mark_hits(words)  # type: ignore[attr-defined]
+
+    async def go_to_mark(self, message_id: str, *, last: bool = False) -> None:
+        """Put the bar on a message, and bring its first mark into view, or its last one."""
+        await self.walk_to(message_id, stay=True)
+        view = self.view_of(message_id)
+        if view is None:
+            return
+        self.release_anchor()
+        place = -1.0
+        for _ in range(_PATIENCE):  # what was mounted above and a long text are laid out in steps
+            await asyncio.sleep(0.02)
+            before, place = place, view.virtual_region.y - self.scroll_y
+            if view.is_laid_out and place == before:  # type: ignore[attr-defined]
+                break
+        rows = self._mark_rows(message_id) or [view.virtual_region.y]
+        self._show_row(rows[-1 if last else 0])
+
+    def show_next_mark(self, message_id: str, direction: int) -> bool:
+        """Bring the next mark of a message above (-1) or below (1) into view; False without."""
+        top, bottom = self.scroll_y, self.scroll_y + self.scrollable_content_region.height
+        rows = self._mark_rows(message_id)
+        out = [row for row in rows if (row < top if direction < 0 else row >= bottom)]
+        if out:
+            self._show_row(out[-1 if direction < 0 else 0])
+        return bool(out)
+
+    def _mark_rows(self, message_id: str) -> list[int]:
+        """The rows of the page on which a message has marks."""
+        view = self.view_of(message_id)
+        if view is None:
+            return []
+        top = view.virtual_region.y
+        return [top + row for row in view.hit_rows()]  # type: ignore[attr-defined]
+
+    def _show_row(self, row: int) -> None:
+        height = self.scrollable_content_region.height
+        if not self.scroll_y <= row < self.scroll_y + height:
+            self.scroll_to(y=max(0, row - height // 3), animate=False, force=True)
+
     def _bring_into_view(self, view: Widget) -> None:
         top, height = view.virtual_region.y, view.virtual_region.height
         room = self.scrollable_content_region.height
@@ -331,6 +381,7 @@ class Transcript(VerticalScroll, can_focus=False):
                 view = UserTurn(message.content, message_id=message.id)
             view.set_class(message.id in self._dropped, "-dropped")
             view.mark(self._version_of(message.id), message.id in out)
+            view.mark_hits(self._words)
             views.append(view)
         return views
 

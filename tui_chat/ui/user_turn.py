@@ -1,7 +1,8 @@
 """A prompt on the page; its files and the rest of a long text are folded until it is clicked."""
 
 from tui_chat.chat.attachment import Attachment, split_attachments
-from tui_chat.ui.ink import InkText, Line, Part, file_size, turn_marks
+from tui_chat.chat.sanitize import sanitize
+from tui_chat.ui.ink import InkText, Line, Part, file_size, mark_places, turn_marks
 
 SHOWN_LINES = 12
 SHOWN_CHARACTERS = 2_000
@@ -19,6 +20,9 @@ class UserTurn(InkText):
         self.text = text
         self._marks: Line = [("m", "  waiting")] if waiting else []
         self._open = False
+        self._words: tuple[str, ...] = ()
+        self._is_hit = False
+        """Whether all the words are in it; then nothing is folded."""
         self._files, self._written = split_attachments(text)
         self.show(self._body())
 
@@ -30,6 +34,29 @@ class UserTurn(InkText):
         if (parts := self._body()) != self._parts:
             self.show(parts)
 
+    def mark_hits(self, words: tuple[str, ...]) -> None:
+        """Mark the folded `words` of a search; none takes the marks away."""
+        from tui_chat.store.search import fold, holds
+
+        self._words = words
+        self._is_hit = bool(words) and holds(fold(self.text), words)
+        if (parts := self._body()) != self._parts:
+            self.show(parts)
+
+    @property
+    def is_laid_out(self) -> bool:
+        """Whether all rows are where they will be."""
+        return self.size.width > 0
+
+    def hit_rows(self) -> list[int]:
+        """The rows with marks, from the top."""
+        from tui_chat.ui.row_hits import hits_in_rows
+        from tui_chat.ui.wrapping import Run, wrap
+
+        text = "".join(part if isinstance(part, str) else part[1] for part in self._parts)
+        rows = wrap([Run(sanitize(text))], self.content_size.width)
+        return sorted(hits_in_rows(rows, self._words))
+
     def toggle(self) -> None:
         """Open what is folded, or fold it again."""
         self._open = not self._open
@@ -40,14 +67,27 @@ class UserTurn(InkText):
             self.toggle()
 
     def _body(self) -> Line:
+        is_open = self._open or self._is_hit
         parts: list[Part] = []
         for file in self._files:
-            parts += [*_file_parts(file, open_=self._open), "\n"]
-        shown, behind = _head(self._written, open_=self._open)
+            parts += [*_file_parts(file, open_=is_open), "\n"]
+        shown, behind = _head(self._written, open_=is_open)
         parts.append(shown)
         if behind:
             parts.append(("m", f"\n{behind}"))
+        if self._words:
+            parts = _marked(parts, self._words)
         return [*parts, *self._marks]
+
+
+def _marked(parts: Line, words: tuple[str, ...]) -> list[Part]:
+    from tui_chat.store.search import places
+
+    marked: list[Part] = []
+    for part in parts:
+        word, text = ("", part) if isinstance(part, str) else part
+        marked += mark_places(text, places(text, words), word)
+    return marked
 
 
 def _file_parts(file: Attachment, *, open_: bool) -> list[Part]:

@@ -125,6 +125,7 @@ class Walk:
     async def go_to(self, message_id: str) -> None:
         """Put the bar on a message."""
         self.cancel_edit()
+        self._chat.close_find()
         self.message_id = message_id
         await self._show_row()
         self._chat.set_focus(self._row, scroll_visible=False)
@@ -148,6 +149,7 @@ class Walk:
     async def edit(self, message: Message) -> None:
         """Put the text of a message into the box; what was there comes back in the end."""
         self.cancel_edit()
+        self._chat.close_find()
         self.message_id = None
         box = self._chat.box
         self._draft = box.draft
