@@ -166,7 +166,7 @@ async def test_a_key_that_fails_in_a_widget_is_told_and_the_app_goes_on(
     caplog.clear()
 
 
-@pytest.mark.parametrize("opening", ["ctrl+o", "ctrl+l", "f1"])
+@pytest.mark.parametrize("opening", ["ctrl+o", "ctrl+l", "f1", "ctrl+p"])
 async def test_a_screen_is_left_once_however_often_its_key_is_pressed(
     make_app: MakeApp, opening: str
 ) -> None:

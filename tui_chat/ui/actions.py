@@ -352,7 +352,10 @@ class Actions(MessageActions):
             self.app.push_screen(ModelScreen(self.app.spec.model, servers), chosen)
 
     def do_palette(self, _: str | None) -> None:
-        self.app.action_command_palette()
+        from tui_chat.ui.palette import Palette
+
+        if not Palette.is_open(self.app):  # type: ignore[arg-type]
+            self.app.push_screen(Palette(id="--command-palette"))
 
     def do_theme(self, argument: str | None) -> None:
         from tui_chat.ui.theme_screen import ThemeScreen
