@@ -36,7 +36,9 @@ ALLOWED = re.compile(
 class Pty:
     """A child process in a terminal that a thread reads all the time."""
 
-    def __init__(self, *arguments: str, columns: int = 100, lines: int = 32) -> None:
+    def __init__(
+        self, *arguments: str, columns: int = 100, lines: int = 32, command: Path = COMMAND
+    ) -> None:
         self.screen = pyte.Screen(columns, lines)
         self.raw = b""
         self.pid, self.fd = pty.fork()
@@ -46,7 +48,7 @@ class Pty:
                 os.environ.pop(name, None)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             # Not execv: readline, which pytest loads, puts a size into the C environment.
-            os.execve(COMMAND, [str(COMMAND), *arguments], os.environ)
+            os.execve(command, [str(command), *arguments], os.environ)
         self._stream = pyte.ByteStream(self.screen)
         self._lock = threading.Lock()
         self._status: int | None = None
