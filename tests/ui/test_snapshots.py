@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
+from test_metrics_panel import store_replies
 from textual.pilot import Pilot
 
 from tui_chat.config import Config
@@ -352,6 +353,23 @@ def test_the_list_of_chats(
         )
 
     assert snap_compare(make_app(), terminal_size=size, run_before=listed)
+
+
+@pytest.mark.parametrize("theme", ["tidepool", "terminal"])
+@pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])
+def test_the_figures_of_a_chat(
+    make_app: MakeApp, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str
+) -> None:
+    store_replies(tmp_path, 10)
+
+    async def measured(pilot: Pilot[int]) -> None:
+        await opened(pilot)
+        await pilot.press("f7")
+        await settled(pilot, lambda app: bool(app.screen.query("MetricsFigures")))
+
+    assert snap_compare(
+        make_app(config=Config(theme=theme)), terminal_size=size, run_before=measured
+    )
 
 
 @pytest.mark.parametrize("size", [(80, 24), WIDE], ids=["80x24", "120x40"])

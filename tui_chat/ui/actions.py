@@ -338,6 +338,23 @@ class Actions(MessageActions):
             parts += [("m", "\nlast reply: "), *metrics_lines(last[0])[0]]
         await chat.notice(parts)
 
+    def do_metrics(self, argument: str | None) -> None:
+        """Show or hide the figures of this chat; `/metrics copy` copies them."""
+        from tui_chat.ui.metrics_panel import figures_text, toggle_metrics
+
+        def copy() -> None:
+            if (text := figures_text(self.app.chat)) is None:
+                self.tell("This chat has no figures yet.")
+            else:
+                self.copy(text, "the figures of this chat")
+
+        if not argument:
+            toggle_metrics(self.app.chat, copy)
+        elif argument.lower() == "copy":
+            copy()
+        else:
+            self.tell("/metrics shows the figures of this chat, /metrics copy copies them.")
+
     async def do_model(self, argument: str | None) -> None:
         from tui_chat.ui.model_screen import ModelScreen
 

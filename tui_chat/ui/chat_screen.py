@@ -19,6 +19,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Vertical
 from textual.screen import Screen
+from textual.signal import Signal
 from textual.widgets import OptionList, TextArea
 
 from tui_chat.chat.sanitize import sanitize
@@ -71,6 +72,7 @@ class ChatScreen(Screen[None]):
 
     AUTO_FOCUS = "#box"
     BINDINGS = [Binding("tab", "tab", show=False)]
+    DEFAULT_CSS = "ChatScreen { layers: panel default; }"
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class ChatScreen(Screen[None]):
         self.drafts = DraftKeeper(self, drafts, self._unsent)
         self.titles = TitleWriter(self, engine_thread, enabled=config.auto_titles)
         self._painter: ReplyPainter | None = None
+        self.status_changed: Signal[None] = Signal(self, "status changed")
         self._unseen = False
         """A reply went on under the view, and has not been scrolled to."""
         for action in actions:
@@ -210,6 +213,10 @@ class ChatScreen(Screen[None]):
         action = self._actions[action_id]
         return action.key_label or action.usage
 
+    def keys_of(self, action_id: str) -> tuple[str, ...]:
+        """All keys of an action, as Textual calls them."""
+        return self._actions[action_id].keys
+
     def update_status(self, **changes: Any) -> None:
         """Repaint the status bar with what is known now."""
         bar = self.query_one(StatusBar)
@@ -228,6 +235,7 @@ class ChatScreen(Screen[None]):
             }
         bar.update_status(replace(bar.status, **known | changes))
         self.box.placeholder = sanitize(f"Message {bar.status.model}".rstrip())
+        self.status_changed.publish(None)
 
     def will_run_on(self, server: str) -> None:
         """Tell which server the next model runs on; empty for this process."""

@@ -160,6 +160,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("print", "Conversation", "print this chat into the scrollback", (), "print", "[exit]"),
     Action("system", "Context", "set or show the system prompt", (), "system", "[TEXT]"),
     Action("context", "Context", "show what is sent, and its size", (), "context"),
+    Action("metrics", "Context", "show the figures of this chat", ("f7",), "metrics", "[copy]"),
     Action("preset", "Context", "choose a preset, or save one", (), "preset", "[NAME]"),
     Action("set", "Context", "show or change this chat's settings", (), "set", "[SETTING]"),
 )

@@ -28,6 +28,7 @@ _STYLES = {
     "rate": "$secondary",  # a live rate
     "you": "$primary",
     "it": "$secondary",  # the model
+    "past": "$bar-past",  # an older bar of a plot
     "ref": "$accent",  # what can be pointed at: /commands, versions
     "warn": "$warning",
     "err": "$error",
