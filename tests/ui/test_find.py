@@ -149,7 +149,11 @@ async def test_a_word_that_is_broken_into_two_rows_is_marked_in_both(
 LINES = [f"line {number}" + " needle" * (number in (5, 100, 200)) for number in range(220)]
 
 
-@pytest.mark.parametrize("text", ["\n\n".join(LINES), "```\n" + "\n".join(LINES) + "\n```"])
+@pytest.mark.parametrize(
+    "text",
+    ["\n\n".join(LINES), "```\n" + "\n".join(LINES) + "\n```"],
+    ids=["paragraphs", "code"],
+)
 async def test_marks_far_apart_in_one_long_message_are_all_reached(
     make_app: MakeApp, tmp_path: Path, text: str
 ) -> None:
@@ -188,6 +192,28 @@ async def test_a_new_reply_is_found_too(make_app: MakeApp) -> None:
         await ask(pilot, "second")
         await pilot.press("ctrl+f")
         await until(pilot, lambda: "2 of 2" in shown(app))
+
+
+async def test_keys_lead_from_hit_to_hit_while_a_reply_is_written(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    long_chat(tmp_path, 30)
+    app = make_app(resume=Resume(None), reply="word " * 4000, rate=100.0)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await opened(pilot)
+        await until(pilot, lambda: app.engine is not None)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        await until(pilot, lambda: "writing" in shown(app))
+        await app.chat.find.open("needle")
+        await until(pilot, lambda: selected(app) == ["a11"])
+        before = app.chat.session.conversation.messages
+        await until(pilot, lambda: app.chat.session.conversation.messages is not before)
+        await pilot.press("up")
+        await until(pilot, lambda: selected(app) == ["u10"] and shows(app, "message 10."))
+        assert app.chat.busy
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: not app.chat.busy)
 
 
 async def test_a_click_into_the_box_ends_the_search(make_app: MakeApp, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from tui_chat.ui.status_bar import Activity
 if TYPE_CHECKING:
     from tui_chat.ui.chat_screen import ChatScreen
 
+_GOING = "find-go"
+"""The group of the worker that goes to a hit."""
 _TYPING_PAUSE = 0.12
 """Seconds without a key before the conversation is searched."""
 
@@ -140,47 +142,54 @@ class Find:
 
     async def step(self, direction: int) -> None:
         """Go to the hit before (-1) or behind (1) what is in sight; past the last to the first."""
-        wanted = self._row.field.value
-        if wanted != self._searched or self._is_outdated:
-            await self._search(self._hits[self._at] if self._hits else None)
-            if wanted == self._searched:
-                return
-        if not self._hits:
+        if self._row.field.value != self._searched:
+            await self._search()
             return
-        if not self._chat.transcript.show_next_mark(self._hits[self._at], direction):
+        if self._chat.session.conversation.messages is not self._messages:
+            await self._look(self._current)
+        self._chat.workers.cancel_group(self._chat, _GOING)
+        if self._hits and not self._chat.transcript.show_next_mark(self._current, direction):
             self._at = (self._at + direction) % len(self._hits)
             self._go(last=direction < 0)
 
     @property
-    def _is_outdated(self) -> bool:
-        return self._chat.session.conversation.messages is not self._messages
+    def _current(self) -> str:
+        """Id of the hit that was gone to; empty without one."""
+        return self._hits[self._at] if self._hits else ""
 
     async def _search(self, message_id: str | None = None) -> None:
-        """Find the messages, mark the words, and go to a hit: the one named, else the nearest."""
+        """Find the words that are typed, and go to a hit: the one named, else the nearest."""
+        near = message_id or self._current or self._chat.transcript.lowest_in_view() or ""
+        if not await self._look(near):
+            return
+        if self._hits:
+            self._go(last=message_id is None)
+        else:
+            self._chat.transcript.unmark()
+            self._show_count()
+
+    async def _look(self, near: str) -> bool:
+        """Find the messages that hold the words, and mark these; False where it is late for that.
+
+        The hit is then the last one up to the message `near`.
+        """
         chat, wanted = self._chat, self._row.field.value
-        messages = chat.session.conversation.messages
-        words = words_of(wanted)
+        messages, words = chat.session.conversation.messages, words_of(wanted)
         hits = await asyncio.to_thread(_holding, messages, words)
         if not self.is_open or wanted != self._row.field.value:
-            return
-        current = self._hits[self._at] if self._hits else chat.transcript.lowest_in_view()
+            return False
         self._messages, self._searched, self._hits = messages, wanted, hits
         chat.transcript.mark_hits(tuple(words))
-        if not hits:
-            chat.transcript.unmark()
-            self._show_count()
-            return
         places = {message.id: at for at, message in enumerate(messages)}
-        near = places.get(message_id or current or "", len(messages))
-        before = [at for at, hit in enumerate(hits) if places[hit] <= near]
-        self._at = before[-1] if before else 0
-        self._go(last=message_id is None)
+        end = places.get(near, len(messages))
+        self._at = max(0, sum(places[hit] <= end for hit in hits) - 1)
+        return True
 
     def _go(self, *, last: bool) -> None:
         """Go to the hit, to its first or last mark, beside the keys."""
         self._show_count()
         moving = self._chat.transcript.go_to_mark(self._hits[self._at], last=last)
-        self._chat.run_worker(moving, exit_on_error=False, exclusive=True, group="find-go")
+        self._chat.run_worker(moving, exit_on_error=False, exclusive=True, group=_GOING)
 
     def _show_count(self) -> None:
         if not words_of(self._searched):

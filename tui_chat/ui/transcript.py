@@ -21,7 +21,9 @@ PAGE = 12
 """Messages that are mounted at a time; many mounted replies make every action slow."""
 MOST_MOUNTED = 40
 _PATIENCE = 150
-"""How often it is looked whether a message is laid out before a mark in it is gone to."""
+"""How often it is looked whether a message is laid out, so that a mark in it is gone to."""
+_CALM = 5
+"""How often in a row the mark must be in view."""
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -221,14 +223,15 @@ class Transcript(VerticalScroll, can_focus=False):
         if view is None:
             return
         self.release_anchor()
-        place = -1.0
+        calm = 0
         for _ in range(_PATIENCE):  # what was mounted above and a long text are laid out in steps
             await asyncio.sleep(0.02)
-            before, place = place, view.virtual_region.y - self.scroll_y
-            if view.is_laid_out and place == before:  # type: ignore[attr-defined]
+            if not view.is_laid_out:  # type: ignore[attr-defined]
+                continue
+            rows = self._mark_rows(message_id) or [view.virtual_region.y]
+            calm = 0 if self._show_row(rows[-1 if last else 0]) else calm + 1
+            if calm == _CALM:
                 break
-        rows = self._mark_rows(message_id) or [view.virtual_region.y]
-        self._show_row(rows[-1 if last else 0])
 
     def show_next_mark(self, message_id: str, direction: int) -> bool:
         """Bring the next mark of a message above (-1) or below (1) into view; False without."""
@@ -247,10 +250,13 @@ class Transcript(VerticalScroll, can_focus=False):
         top = view.virtual_region.y
         return [top + row for row in view.hit_rows()]  # type: ignore[attr-defined]
 
-    def _show_row(self, row: int) -> None:
+    def _show_row(self, row: int) -> bool:
+        """Bring a row of the page into view; False where it is there already."""
         height = self.scrollable_content_region.height
-        if not self.scroll_y <= row < self.scroll_y + height:
-            self.scroll_to(y=max(0, row - height // 3), animate=False, force=True)
+        if self.scroll_y <= row < self.scroll_y + height:
+            return False
+        self.scroll_to(y=max(0, row - height // 3), animate=False, force=True)
+        return True
 
     def _bring_into_view(self, view: Widget) -> None:
         top, height = view.virtual_region.y, view.virtual_region.height
