@@ -189,6 +189,14 @@ def test_text_typed_before_the_first_frame_stands_in_the_box(start: Start) -> No
     terminal.shows("It has two paragraphs.")
 
 
+@pytest.mark.parametrize("between", ["", "\x0e"], ids=["at once", "after a new chat"])
+def test_quitting_right_behind_a_prompt_is_no_failure(start: Start, between: str) -> None:
+    terminal = start()
+    terminal.type(f"hello\r{between}more\r\x11")
+    assert terminal.exit_code() == 0
+    assert b"failed" not in terminal.whole_output()
+
+
 def test_quitting_leaves_the_terminal_as_it_was(start: Start) -> None:
     terminal = start()
     terminal.shows("tui-chat")

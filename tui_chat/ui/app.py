@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -114,6 +115,7 @@ class TuiChat(App[int], inherit_bindings=False):
         self.failed = False
         self.print_on_exit = config.print_on_exit
         self._ending = False
+        self._end_code = 0
         self._painted = False
         self.themes = ThemeSwitch(self, loaded)
         self._theme_watch: asyncio.Task[None] | None = None
@@ -258,7 +260,7 @@ class TuiChat(App[int], inherit_bindings=False):
         """End the app from any thread or a signal handler, whatever the event loop does."""
         if self._ending:
             return
-        self._ending = True
+        self._ending, self._end_code = True, code
 
         def finish() -> None:
             self.engine_thread.stop()
@@ -274,8 +276,13 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def _fatal_error(self) -> None:
         """One sentence instead of a traceback with local variables; the details go to the log."""
-        log.exception("the screen failed")
-        self.failed = True
+        if self._ending:
+            # What was still on its way may find its place gone; that is no failure.
+            log.info("the screen was left while something was on its way: %s", sys.exception())
+            self._return_code = self._end_code
+        else:
+            log.exception("the screen failed")
+            self.failed = True
         self._close_messages_no_wait()
 
     def quit(self) -> None:
