@@ -535,11 +535,11 @@ async def test_the_palette_means_the_message_that_was_walked_to(
         await opened(pilot, stored(tmp_path, 2))
 
         def titles() -> list[str]:
-            return [entry.title for entry in app.get_system_commands(app.chat)]
+            return [action.help for action in app.palette_actions()]
 
-        assert "Copy this message as raw Markdown" not in titles()
+        assert "copy this message as raw Markdown" not in titles()
         await pilot.press("alt+up", "up", "up", "up")
-        assert "Copy this message as raw Markdown" in titles()
+        assert "copy this message as raw Markdown" in titles()
         await pilot.press("ctrl+p")
         await type_text(pilot, "leave this turn out")
         await pilot.pause(0.5)

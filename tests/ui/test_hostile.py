@@ -102,7 +102,7 @@ def test_no_screen_lets_hostile_text_control_the_terminal_or_the_markup(home: Pa
             ("\r", "Ctrl+R again"),  # the chat itself
             ("\x1b[1;3A", "y copy"),  # walking over its messages
             ("\x1b", "Enter send"),
-            ("\x10", "Search"),  # the palette
+            ("\x10", "what to do"),  # the palette
             ("\x1b", "Enter send"),
             ("\x0c", "Models"),
             ("\x1b", "Enter send"),

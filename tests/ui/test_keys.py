@@ -159,7 +159,7 @@ async def test_a_key_that_fails_in_a_widget_is_told_and_the_app_goes_on(
         await ready(pilot)
         hits = OptionList("one", "two")
         hits.highlighted = 0
-        # A list that was not laid out yet, as that of the palette while it searches.
+        # A list that was not laid out yet.
         await app.run_action("page_up", hits)
         await until(pilot, lambda: "That did not work" in told(app))
         await ask(pilot, "still there?")

@@ -369,10 +369,13 @@ class Actions(MessageActions):
             self.app.push_screen(ModelScreen(self.app.spec.model, servers), chosen)
 
     def do_palette(self, _: str | None) -> None:
-        from tui_chat.ui.palette import Palette
+        from tui_chat.ui.palette_screen import PaletteScreen
 
-        if not Palette.is_open(self.app):  # type: ignore[arg-type]
-            self.app.push_screen(Palette(id="--command-palette"))
+        def chosen(action_id: str | None) -> None:
+            if action_id is not None:
+                self.app.call_later(self.app.action_do, action_id)
+
+        self.app.push_screen(PaletteScreen(self.app.palette_actions()), chosen)
 
     def do_theme(self, argument: str | None) -> None:
         from tui_chat.ui.theme_screen import ThemeScreen

@@ -12,15 +12,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from textual.app import App, SystemCommand
+from textual.app import App
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.screen import Screen
@@ -41,7 +41,7 @@ from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import Conversation, LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
-from tui_chat.ui.commands import BY_SLASH, apply_keymap
+from tui_chat.ui.commands import BY_SLASH, Action, apply_keymap
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
 from tui_chat.ui.ink import Line
@@ -79,8 +79,7 @@ class TuiChat(App[int], inherit_bindings=False):
     TITLE = "tui-chat"
     CSS_PATH = "app.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-normal"), (150, "-wide")]
-    ENABLE_COMMAND_PALETTE = True
-    COMMAND_PALETTE_BINDING = "f24"  # ours comes from the action table
+    ENABLE_COMMAND_PALETTE = False  # ours is an action of the table
     BINDINGS = [
         Binding("ctrl+c", "do('interrupt')", show=False),
         Binding("ctrl+q", "do('quit')", show=False),
@@ -372,7 +371,7 @@ class TuiChat(App[int], inherit_bindings=False):
     ) -> bool:
         """Do the action of a key or a link; one that fails is told, and the app goes on.
 
-        Textual's own widgets have such: in 8.2.8 PgUp in a palette without a hit raises.
+        Textual's own widgets have such: in 8.2.8 PgUp in a list that was not laid out yet raises.
         """
         try:
             return await super().run_action(action, default_namespace, namespaces)
@@ -382,16 +381,15 @@ class TuiChat(App[int], inherit_bindings=False):
             self.notify(sentence, severity="error", markup=False)
             return True
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Every action of the table that can be done without an argument, for the palette."""
-        for action in self.actions:
-            if action.id in NOT_IN_PALETTE:
-                continue
-            if action.while_walking and not action.slash and self.chat.walked is None:
-                continue
-            keys = " · ".join(part for part in (action.key_label, action.usage) if part)
-            title = action.help[0].upper() + action.help[1:]
-            yield SystemCommand(title, keys, partial(self.call_later, self.action_do, action.id))
+    def palette_actions(self) -> list[Action]:
+        """The actions that can be done now and without an argument."""
+        walking = self.chat.walked is not None
+        return [
+            action
+            for action in self.actions
+            if action.id not in NOT_IN_PALETTE
+            and (walking or action.slash or not action.while_walking)
+        ]
 
     async def action_slash(self, line: str) -> None:
         """Do a slash command with its argument."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from textual.app import App
 from textual.color import ColorParseError
-from textual.command import CommandPalette
 from textual.css.errors import StyleValueError
 from textual.css.stylesheet import Stylesheet, StylesheetParseError
 from textual.css.tokenizer import TokenError
@@ -31,7 +30,6 @@ STYLED: tuple[type[DOMNode], ...] = (
     Markdown,
     Input,
     OptionList,
-    CommandPalette,
     Toast,
 )
 """What reads the variables of a theme, among Textual's own parts."""

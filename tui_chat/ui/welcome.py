@@ -2,16 +2,30 @@
 
 from collections.abc import Callable, Sequence
 
+from textual.strip import Strip
+from textual.visual import Visual
 from textual.widget import Widget
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from tui_chat import __version__
 from tui_chat.types import LoadProgress
-from tui_chat.ui.ink import InkText, Line, OneLine, Part
+from tui_chat.ui.ink import InkText, Line, OneLine, Part, paint
 from tui_chat.ui.status_bar import meter_of_progress
 
 STARTERS = ("What can you do?", "How do I load a bigger model?", "How do I copy code over SSH?")
+
+
+class Starters(OptionList):
+    """Prompts to pick from; the chosen one has the bar of what is yours."""
+
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        if not self.has_focus or self.scroll_offset.y + y != self.highlighted:
+            return strip
+        style = self.get_visual_style("option-list--option", "option-list--option-highlighted")
+        bar = Visual.to_strips(self, paint(self.app, [("you", "▌")]), 1, 1, style)
+        return Strip.join([*bar, strip.crop(1)])
 
 
 def load_lines(progress: LoadProgress) -> list[Line]:
@@ -58,7 +72,7 @@ def widgets(
 ) -> list[Widget]:
     """The parts of the empty chat; all go with the first prompt."""
     there = f"The language model runs on the server {server}.\nWhat you type is sent there."
-    starters = OptionList(
+    starters = Starters(
         *(Option(starter) for starter in STARTERS), id="starters", classes="welcome", compact=True
     )
     small: Part = ("m", "  the small model that comes along; it knows this program")
