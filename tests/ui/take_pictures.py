@@ -142,7 +142,7 @@ async def at_the_question(pilot: Pilot[int]) -> None:
 
 
 async def at_the_end(pilot: Pilot[int]) -> None:
-    await pilot.press(*"And", "space", *"for", "space", *"two", "space", *"disks?")
+    await pilot.press("ctrl+end", *"And", "space", *"for", "space", *"two", "space", *"disks?")
     await until(pilot, lambda app: app.chat.transcript.at_end)
 
 
@@ -189,6 +189,7 @@ async def take(picture: Picture, folder: Path) -> str:
         if picture.opens:
             await pilot.press("ctrl+o", *"backups", "enter")
             await until(pilot, lambda app: bool(app.chat.session.conversation.messages))
+            await pilot.press("escape")  # from the hit that it was opened at
         await picture.steps(pilot)
         return app.export_screenshot(title="tui-chat", simplify=True)
 
