@@ -85,6 +85,20 @@ def sync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Rename a file; one that is at `target` already gets a number instead of being lost.
+
+    Raises:
+        OSError: `source` is where it was.
+    """
+    number = 1
+    while os.path.lexists(older := target.with_name(f"{target.stem}.{number}{target.suffix}")):
+        number += 1
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(target, older)
+    os.rename(source, target)
+
+
 class LockedError(OSError):
     """Another process, or another part of this one, has the file open for writing."""
 
@@ -157,6 +171,10 @@ class AppendLog:
         except OSError:
             return False
 
+    def is_file(self, descriptor: int) -> bool:
+        """Whether the open file `descriptor` is this file."""
+        return os.path.samestat(os.fstat(descriptor), os.fstat(self._descriptor))
+
     def has_shrunk(self) -> bool:
         """Whether somebody else took away something that was written or found here."""
         return os.fstat(self._descriptor).st_size < self._size
@@ -172,13 +190,22 @@ def open_regular_file(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened or is no regular file.
     """
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def open_descriptor(path: Path) -> int:
+    """The same as a descriptor, which the caller closes.
+
+    Raises:
+        OSError: it cannot be opened or is no regular file.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         _require_regular_file(descriptor, path)
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
 
 
 def _require_regular_file(descriptor: int, path: Path) -> None:

@@ -208,6 +208,8 @@ class Conversation:
     archived: bool = False
     """Whether the list leaves it out until it is asked for."""
     settings: ChatSettings = NO_SETTINGS
+    has_earlier: bool = False
+    """Whether the branch has messages before these, which are not loaded yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +347,8 @@ class ContextPlan:
     """Tokens that the prompt may have; more only in a plan that cannot be sent."""
     exact: bool = True
     """Whether `prompt_tokens` is counted, not estimated."""
+    drops_earlier: bool = False
+    """Whether all before `dropped` does not fit either; how much that is was not looked at."""
 
 
 @dataclass(frozen=True, slots=True)

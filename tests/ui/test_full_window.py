@@ -163,7 +163,7 @@ async def test_the_line_about_turns_that_are_not_sent_stays_between_them_and_the
         await ready(pilot)
         await app._doer.open_chat(chat)
         await until(pilot, lambda: box_and_meter(app)[0] > 0)
-        await app.chat.transcript.go_to_top()
+        app.chat.transcript.go_to_top()
         await until(pilot, lambda: len(app.chat.query(UserTurn)) == 14)
         await until(pilot, lambda: len(app.chat.query(".dropped-notice")) == 1)
         views = list(app.chat.query(".user-turn, .dropped-notice"))

@@ -1029,7 +1029,7 @@ def test_summary_of_a_long_file_agrees_with_loading_it(
             record["created_at"] = (START + timedelta(minutes=number)).isoformat()
             file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
     summary = store.summaries()[0]
-    loaded = store.open(log.id).conversation
+    loaded = store.read(log.id).conversation
     assert summary.message_count == len(loaded.messages) == 3000
     assert summary.updated_at == loaded.messages[-1].created_at
     assert summary.title == "opening"

@@ -27,8 +27,9 @@ from tui_chat.types import Message, Role
 store = ConversationStore(Path(sys.argv[1]))
 log = store.open(sys.argv[2]) if len(sys.argv) > 2 else store.create()
 print(log.id, flush=True)
-start = len(log.conversation.messages)
-parent = log.conversation.messages[-1].id if start else None
+messages = log.conversation.messages  # of a long one the end
+start = int(messages[-1].id[1:-1]) + 1 if messages else 0
+parent = messages[-1].id if messages else None
 
 def acknowledge(message_id, text, status):
     os.write(1, f"{message_id} {len(text)} {status}\\n".encode())
@@ -100,6 +101,9 @@ def test_killed_writer_loses_no_acknowledged_message(tmp_path: Path) -> None:
         acknowledged |= stored
 
     log = ConversationStore(tmp_path).open(conversation_id)
+    end = log.conversation.messages
+    log.load_all()
+    assert log.conversation.messages[-len(end) :] == end
     shown = {message.id: message for message in log.conversation.messages}
     lost = [
         message_id

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from tui_chat.chat.attachment import title_text
-from tui_chat.chat.context import PromptTooLong, plan_context, sendable, split_turns
+from tui_chat.chat.context import PromptTooLong, split_turns
+from tui_chat.chat.planner import Messages, Planner
 from tui_chat.chat.reply_stream import GetMode, ReplySettings, ReplyStream, SettingsOf
 from tui_chat.chat.sanitize import one_line
 from tui_chat.engine.base import Engine, EngineError
@@ -69,8 +70,7 @@ class Session:
         self.context_budget = context_budget
         self._trim_incomplete = trim_incomplete
         self._clock = clock
-        self._first_kept: tuple[Engine, str, str] | None = None
-        """For which engine and system prompt turns were left out, and the first that was not."""
+        self._planner = Planner(log, reserved_tokens, context_budget)
 
     @property
     def conversation(self) -> Conversation:
@@ -89,26 +89,26 @@ class Session:
         Raises:
             EngineError: the prompt cannot be rendered.
             SessionError: the question is not on the open branch.
+            StoreError: the earlier messages cannot be read.
         """
         engine = self.engine
         if engine is None:
             return None
         messages = self.conversation.messages
         if instead_of is not None:
-            messages = messages[: self._place(instead_of)]
+            messages, at = self._place(instead_of)
+            messages = messages[:at]
         if draft or (messages and messages[-1].role is Role.ASSISTANT):
             # A prompt that ends with a reply would be one that continues it.
             messages += (_user_message(draft, _last_id(messages)),)
         try:
-            return self._plan(engine, messages, thinking)
+            return self._planner.plan(engine, messages, thinking)
         except PromptTooLong as error:
             return error.plan
 
     def drops_more(self, plan: ContextPlan) -> bool:
-        """Whether `plan` leaves out turns that the prompt before it had."""
-        first = next((m.id for m in plan.kept if m.role is not Role.SYSTEM), "")
-        now = (self.engine, self.conversation.system_prompt, first)
-        return bool(plan.dropped) and self._first_kept != now
+        """Whether `plan` leaves out turns that the last prompt of this engine still had."""
+        return self.engine is not None and self._planner.drops_more(self.engine, plan)
 
     def count_unread(self, thinking: bool | None = None) -> tuple[int, int]:
         """How many tokens the next prompt has without its question, and are not in the prompt
@@ -170,9 +170,8 @@ class Session:
                 open branch.
         """
         engine = self._loaded()
-        at = self._place(message_id)
-        earlier = self.conversation.messages[:at]
-        old = self.conversation.messages[at]
+        messages, at = self._place(message_id)
+        earlier, old = messages[:at], messages[at]
         if old.role is not Role.USER:
             raise SessionError("Only a question can be asked anew.")
         user = _user_message(text, old.parent_id)
@@ -187,7 +186,8 @@ class Session:
             SessionError: this is no reply of the open branch.
             StoreError: as `ConversationLog.append` does.
         """
-        old = self.conversation.messages[self._place(message_id)]
+        messages, at = self._place(message_id)
+        old = messages[at]
         if old.role is not Role.ASSISTANT:
             raise SessionError("Only a reply can be edited in its place.")
         edited = Message(
@@ -223,8 +223,7 @@ class Session:
             SessionError: at the call, when no engine is loaded or nothing was asked yet.
         """
         engine = self._loaded()
-        messages = self.conversation.messages
-        last = len(messages) - 1 if message_id is None else self._place(message_id)
+        messages, last = self._place(message_id)
         asked = next((at for at in range(last, -1, -1) if messages[at].role is Role.USER), None)
         if asked is None:
             raise SessionError("There is no prompt yet that could be answered again.")
@@ -254,8 +253,8 @@ class Session:
             SessionError: it is not on the open branch, or the newest question, which is sent.
             StoreError: as `ConversationLog.exclude` does.
         """
-        messages = self.conversation.messages
-        message = messages[self._place(message_id)]
+        messages, at = self._place(message_id)
+        message = messages[at]
         if excluded and message is messages[-1] and message.role is Role.USER:
             raise SessionError("The newest question is always sent.")
         turns = (turn for turn in split_turns(messages) if message in turn)
@@ -288,57 +287,41 @@ class Session:
             raise SessionError("No model is loaded yet; choose one first.")
         return self.engine
 
-    def _place(self, message_id: str) -> int:
-        """Where on the open branch a message stands."""
-        for at, message in enumerate(self.conversation.messages):
-            if message.id == message_id:
-                return at
-        raise SessionError("This message is not on the branch that is open.")
+    def _place(self, message_id: str | None) -> tuple[Messages, int]:
+        """The open branch, and where on it a message stands, or the last one.
 
-    def _plan(
-        self, engine: Engine, messages: Sequence[Message], thinking: bool | None
-    ) -> ContextPlan:
-        system = self.conversation.system_prompt
-        branch = sendable(messages)
-        if system.strip():
-            branch = (_system_message(system, self.conversation.created_at), *branch)
-        turns = split_turns(branch)
-        window = engine.context_window
-        reserved = min(self.reserved_tokens, window // 4)
-        first = self._first_kept[2] if self._first_kept else ""
-        dropped_before = 0
-        # Another model or another system prompt has an empty prompt cache: it plans anew.
-        if self._first_kept and self._first_kept[:2] == (engine, system):
-            dropped_before = next((n for n, turn in enumerate(turns) if turn[0].id == first), 0)
+        So much of it is loaded that its question is there, and what that one follows.
 
-        def count_tokens(kept: Sequence[Message]) -> int:
-            return engine.count_tokens(kept, thinking)
-
-        return plan_context(
-            branch,
-            window,
-            reserved,
-            engine.count_message,
-            # Templates want a question; without one there is a system prompt at most.
-            count_tokens if turns else lambda kept: sum(map(engine.count_message, kept)),
-            most=self.context_budget,
-            dropped_before=dropped_before,
-            exact=engine.exact_counts,
-        )
+        Raises:
+            SessionError: it is not on the open branch.
+            StoreError: the earlier messages cannot be read.
+        """
+        while True:
+            messages = self.conversation.messages
+            last = len(messages) - 1
+            ids = (at for at, message in enumerate(messages) if message.id == message_id)
+            at = last if message_id is None else next(ids, None)
+            if at is not None and any(m.role is Role.USER for m in messages[1 : at + 1]):
+                return messages, at
+            if not self.log.load_earlier():
+                break
+        if at is None:
+            raise SessionError("This message is not on the branch that is open.")
+        return messages, at
 
     def _reply_to(
         self,
         engine: Engine,
-        earlier: Sequence[Message],
+        earlier: Messages,
         user: Message,
         settings: ReplySettings,
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         untitled = not self.conversation.title
-        plan: ContextPlan | EngineError
+        plan: ContextPlan | EngineError | StoreError
         try:
-            plan = self._plan(engine, (*earlier, user), settings.thinking)
-        except EngineError as error:
+            plan = self._planner.plan(engine, (*earlier, user), settings.thinking)
+        except (EngineError, StoreError) as error:
             plan = error
         try:
             self.log.append(user)
@@ -353,10 +336,10 @@ class Session:
     def _generate(
         self,
         engine: Engine,
-        messages: Sequence[Message],
+        messages: Messages,
         settings: ReplySettings,
         cancel: threading.Event,
-        plan: ContextPlan | EngineError | None = None,
+        plan: ContextPlan | EngineError | StoreError | None = None,
     ) -> Generator[ReplyEvent, None, None]:
         reply = Message(
             id=_new_id(),
@@ -372,11 +355,11 @@ class Session:
         )
         stream = self._stream(reply, settings)
         try:
-            plan = plan or self._plan(engine, messages, settings.thinking)
-        except (PromptTooLong, EngineError) as error:
+            plan = plan or self._planner.plan(engine, messages, settings.thinking)
+        except (PromptTooLong, EngineError, StoreError) as error:
             yield stream.failed(str(error))
             return
-        if isinstance(plan, EngineError):
+        if isinstance(plan, EngineError | StoreError):
             yield stream.failed(str(plan))
             return
         yield from self._run(engine, plan, stream, settings, cancel)
@@ -384,17 +367,17 @@ class Session:
     def _continue(
         self,
         engine: Engine,
-        messages: Sequence[Message],
+        messages: Messages,
         settings: ReplySettings,
         cancel: threading.Event,
     ) -> Generator[ReplyEvent, None, None]:
         cut = messages[-1]
         whole = _to_go_on(cut, engine)
         try:
-            plan = self._plan(engine, (*messages[:-1], whole), settings.thinking)
+            plan = self._planner.plan(engine, (*messages[:-1], whole), settings.thinking)
         except PromptTooLong as error:
             plan = error.plan
-        except EngineError as error:
+        except (EngineError, StoreError) as error:
             raise SessionError(str(error)) from error
         if plan.prompt_tokens >= plan.context_window:
             raise SessionError(
@@ -427,10 +410,7 @@ class Session:
         note: str = "",
     ) -> Generator[ReplyEvent, None, None]:
         """The events of a reply; one that runs out of memory goes on once with half the turns."""
-        first = next((m for m in plan.kept if m.role is not Role.SYSTEM), None)
-        dropped = first is not None and plan.dropped
-        system = self.conversation.system_prompt
-        self._first_kept = (engine, system, first.id) if first and dropped else None
+        self._planner.remember(engine, plan)
         room = max(1, plan.context_window - plan.prompt_tokens)
         settings.max_new_tokens = min(settings.max_new_tokens, room)
         failed: Message | None = None
@@ -450,6 +430,8 @@ class Session:
         stream = self._stream(_to_go_on(failed, engine), settings, failed)
         count = sum(message.role is Role.USER for message in less.dropped)
         turns = "turn" if count == 1 else f"{count} turns"
+        if less.drops_earlier:
+            turns = "turns"
         what = failed.error.partition(";")[0]
         note = f"{what}; the reply goes on without the oldest {turns}."
         yield from self._run(engine, less, stream, settings, cancel, note)
@@ -503,7 +485,3 @@ def _last_id(messages: Sequence[Message]) -> str | None:
 
 def _user_message(text: str, parent_id: str | None) -> Message:
     return Message(_new_id(), Role.USER, text, datetime.now(UTC), parent_id)
-
-
-def _system_message(text: str, created_at: datetime) -> Message:
-    return Message("system", Role.SYSTEM, text, created_at)

@@ -73,7 +73,7 @@ def write_title(session: Session, thinking: bool | None, cancel: threading.Event
         if engine is None or plan is None or not _costs_nothing(session, engine, plan, thinking):
             return ""
         answer = _answer(engine, plan, cancel)
-    except EngineError as error:
+    except (EngineError, StoreError) as error:
         logger.info("no title: %s", error)
         return ""
     asked = [m.content for m in conversation.messages if m.role is Role.USER]

@@ -1,6 +1,7 @@
 """The folder of conversations: list, create, open, search, delete and restore."""
 
 import contextlib
+import errno
 import os
 import threading
 import weakref
@@ -13,6 +14,8 @@ from tui_chat.files import (
     LockedError,
     cache_dir,
     make_private_dir,
+    move_file,
+    open_descriptor,
     open_regular_file,
     sync_dir,
 )
@@ -21,12 +24,12 @@ from tui_chat.store.log import (
     ConversationLog,
     MemoryLog,
     StoreError,
-    move_file,
     new_id,
     reason_of,
 )
 from tui_chat.store.records import encode
 from tui_chat.store.summaries import created_at_of, is_conversation_id, last_messages
+from tui_chat.store.tail import Tail
 from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
     NO_SETTINGS,
@@ -43,6 +46,8 @@ from tui_chat.types import (
 __all__ = ["ConversationLog", "ConversationStore", "MemoryLog", "StoreError"]
 
 _SUFFIX = ".jsonl"
+FEWEST = 12
+"""So many messages are loaded at least, where there are."""
 _IN_USE = "This chat is open in another tui-chat; here it can be read, not continued."
 _NEWER = "This chat was written by a newer tui-chat; update tui-chat to continue it."
 
@@ -115,7 +120,9 @@ class ConversationStore:
     def open(self, conversation_id: str) -> ConversationLog:
         """Load a conversation; read-only where another process writes it or a newer version did.
 
-        One that is open here already is returned again; every `open` needs its own `close`.
+        Of a long one only the end is loaded, as the log tells. One that is open here already is
+        returned again; every `open` needs its own `close`. Reads files: not for a thread that
+        paints.
 
         Raises:
             StoreError: there is no such conversation, or it cannot be read.
@@ -125,20 +132,20 @@ class ConversationStore:
             shared = self._find_open(conversation_id)
             if shared is not None and shared.share():
                 return shared
+            header = Conversation(conversation_id, created_at_of(conversation_id))
             try:
-                file, data, reason = _open_file(path)
+                file, tail, reason = _open_file(path, header)
+                tree = tail.load(lambda tree: len(tree.conversation.messages) >= FEWEST)
             except FileNotFoundError as error:
                 raise StoreError("There is no such chat; it may have been deleted.") from error
             except OSError as error:
                 raise StoreError(f"{path} cannot be read because {reason_of(error)}.") from error
-            tree = MessageTree(Conversation(conversation_id, created_at_of(conversation_id)))
-            tree.load(data)
             if tree.is_newer and file is not None:
                 file.close()
                 file = None
             if tree.is_newer:
                 reason = _NEWER
-            log = ConversationLog(tree, path=path, file=file, read_only_reason=reason)
+            log = ConversationLog(tree, path=path, file=file, tail=tail, read_only_reason=reason)
             self._open.add(log)
             return log
 
@@ -315,8 +322,13 @@ class ConversationStore:
                 sync_dir(folder)
 
 
-def _open_file(path: Path) -> tuple[AppendLog | None, bytes, str]:
-    """The file to write, or None with the reason why it can only be read; and its content."""
+def _open_file(path: Path, header: Conversation) -> tuple[AppendLog | None, Tail, str]:
+    """The file to write, or None with the reason why it can only be read; and what loads it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file, reason = None, ""
     try:
         file = AppendLog(path)
     except LockedError:
@@ -325,7 +337,13 @@ def _open_file(path: Path) -> tuple[AppendLog | None, bytes, str]:
         raise
     except OSError as error:
         reason = f"This chat can be read, not continued, because {reason_of(error)}."
-    else:
-        return file, file.read(), ""
-    with open_regular_file(path) as readable:
-        return None, readable.read(), reason
+    try:
+        # A descriptor of its own: what reads the file must not hold the lock on it.
+        tail = Tail(open_descriptor(path), header)
+        if file is not None and not tail.reads(file):
+            raise OSError(errno.ESTALE, "it was replaced at this moment; try again")
+    except BaseException:
+        if file is not None:
+            file.close()
+        raise
+    return file, tail, reason

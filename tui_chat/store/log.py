@@ -6,19 +6,23 @@ import logging
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tui_chat.files import AppendLog, make_private_dir
+from tui_chat.files import AppendLog, make_private_dir, move_file
+from tui_chat.store.loading import LoadedPart
 from tui_chat.store.records import (
     Record,
     encode,
+    flags_record,
     header_record,
     message_record,
     settings_record,
     title_record,
 )
+from tui_chat.store.tail import Tail
 from tui_chat.store.tree import MessageTree
 from tui_chat.types import NO_SETTINGS, ChatSettings, Conversation, Message, TitleSource
 
@@ -49,22 +53,10 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
-def move_file(source: Path, target: Path) -> None:
-    """Rename a file; one that is at `target` already gets a number instead of being lost.
-
-    Raises:
-        OSError: `source` is where it was.
-    """
-    number = 1
-    while os.path.lexists(older := target.with_name(f"{target.stem}.{number}{target.suffix}")):
-        number += 1
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(target, older)
-    os.rename(source, target)
-
-
 class ConversationLog:
     """An open conversation. Any thread may read it; one lock orders the writers.
+
+    Of a long one only the end is loaded, until more is asked for or needed.
 
     What the disk refuses stays in memory, is counted in `pending` and is tried again before the
     next record and on `close`.
@@ -76,19 +68,25 @@ class ConversationLog:
         *,
         path: Path | None,
         file: AppendLog | None = None,
+        tail: Tail | None = None,
         read_only_reason: str = "",
     ) -> None:
         """A log of `tree` in `path`: the open `file`, or one that the first message creates.
 
-        Without a path the conversation lives in memory alone.
+        `tail` loads the rest of a `TailTree`. Without a path the conversation lives in memory
+        alone.
         """
         self._lock = threading.RLock()
-        self._tree = tree
+        self._loaded = LoadedPart(tree, tail, self._lock)
         self._path = path
         self._file = file
         self._read_only_reason = read_only_reason
         self._pending: list[tuple[tuple[Record, ...], bool]] = []
         self._users = 1
+
+    @property
+    def _tree(self) -> MessageTree:
+        return self._loaded.tree
 
     @property
     def id(self) -> str:
@@ -97,7 +95,10 @@ class ConversationLog:
 
     @property
     def conversation(self) -> Conversation:
-        """The header and the messages of the open branch, root to head."""
+        """The header and the messages of the open branch, root to head.
+
+        Where it `has_earlier`, these are the last ones, as far as they are loaded.
+        """
         with self._lock:
             return self._tree.conversation
 
@@ -113,7 +114,7 @@ class ConversationLog:
 
     @property
     def damaged(self) -> int:
-        """Records of the file that could not be read and were skipped."""
+        """Records that could not be read and were skipped, in what is loaded of the file."""
         return self._tree.damaged
 
     @property
@@ -121,17 +122,47 @@ class ConversationLog:
         """Records the disk refused, kept in memory for a retry."""
         return len(self._pending)
 
+    def load_earlier(self) -> bool:
+        """Load more of the open branch; False when all of it is there, or the log is closed.
+
+        Takes as long as parsing what is loaded already, so not on a thread that paints; the
+        others can go on reading and writing meanwhile.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._reading():
+            return self._loaded.load_earlier()
+
+    def load_all(self) -> None:
+        """Load all of it, as `load_earlier` loads a part.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._reading():
+            self._loaded.load_all()
+
+    def load_message(self, message_id: str) -> None:
+        """Load so much that a message is there, if it is in the file.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._reading():
+            self._loaded.settle(message_id)
+
     def append(self, message: Message) -> None:
         """Store a finished message as the new head; its `parent_id` says what it follows.
 
         Like every change below, it holds in memory even when it raises `StoreError` for a
         fault of the disk; a read-only log changes nothing.
         """
-        self._change(message_record("msg", message), durable=True)
+        self._change_message(message_record("msg", message), durable=True)
 
     def begin(self, message: Message) -> None:
         """Store that a reply is in progress; without `end` it reads back as interrupted."""
-        self._change(message_record("begin", message))
+        self._change_message(message_record("begin", message))
 
     def save_partial(self, message_id: str, text_so_far: str, reasoning_so_far: str = "") -> None:
         """Store how far a reply has come; only what is new since the last call is written.
@@ -140,6 +171,8 @@ class ConversationLog:
             KeyError: no such reply was begun.
             StoreError: it is not on disk; the next call will write this part as well.
         """
+        with self._reading():
+            self._loaded.settle(message_id)
         with self._lock:
             self._require_writable()
             record = self._tree.part_record(message_id, text_so_far, reasoning_so_far)
@@ -147,11 +180,11 @@ class ConversationLog:
                 return
             self._flush()
             self._write(record, durable=False)
-            self._tree.apply(record)
+            self._loaded.apply(record)
 
     def end(self, message: Message) -> None:
         """Store the finished reply: complete, interrupted or failed."""
-        self._change(message_record("end", message), durable=True)
+        self._change_message(message_record("end", message), durable=True)
 
     def rename(self, title: str) -> None:
         """Give the conversation the title that the user chose."""
@@ -174,11 +207,10 @@ class ConversationLog:
         """Pin or archive the conversation, or take that back; None leaves it as it is."""
         with self._lock:
             header = self._tree.header
-            record = {
-                "t": "flags",
-                "pinned": header.pinned if pinned is None else pinned,
-                "archived": header.archived if archived is None else archived,
-            }
+            record = flags_record(
+                pinned=header.pinned if pinned is None else pinned,
+                archived=header.archived if archived is None else archived,
+            )
             self._change(record, durable=True)
 
     def set_system_prompt(self, text: str) -> None:
@@ -198,6 +230,8 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
+        with self._reading():
+            self._loaded.settle(message_id)
         with self._lock:
             if message_id not in self._tree.messages:
                 raise KeyError(message_id)
@@ -209,6 +243,8 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
+        with self._reading():
+            self._loaded.settle(message_id)
         with self._lock:
             return self._tree.end_of_branch(message_id)
 
@@ -218,6 +254,8 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
+        with self._reading():
+            self._loaded.settle(message_id)
         with self._lock:
             if message_id not in self._tree.messages:
                 raise KeyError(message_id)
@@ -229,6 +267,8 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
+        with self._reading():
+            self._loaded.settle(message_id)
         with self._lock:
             return self._tree.siblings(message_id)
 
@@ -246,6 +286,7 @@ class ConversationLog:
                 self._flush()
             finally:
                 self._read_only_reason = _CLOSED
+                self._loaded.close()
                 if self._file is not None:
                     self._file.close()
                     self._file = None
@@ -271,12 +312,25 @@ class ConversationLog:
             self._path = self._file.path = path
             return True
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be read because {reason_of(error)}.") from error
+
+    def _change_message(self, record: Record, *, durable: bool = False) -> None:
+        """Apply and write the record of a message, whatever it follows is loaded before."""
+        with self._reading():
+            self._loaded.load_for(record)
+        self._change(record, durable=durable)
+
     def _change(self, *records: Record, durable: bool = False) -> None:
         """Apply records and write them together."""
         with self._lock:
             self._require_writable()
             for record in records:
-                self._tree.apply(record)
+                self._loaded.apply(record)
             starts_file = any(record["t"] in ("msg", "begin", "end") for record in records)
             if self._file is None and not self._pending and not starts_file:
                 return  # the header will say it when there is a file
@@ -301,7 +355,8 @@ class ConversationLog:
             file = self._writable_file(self._path)
             data = b"".join(map(encode, records))
             if file.has_shrunk():
-                data = b"".join(map(encode, self._tree.records())) + data
+                self._loaded.load_rest()
+                data = b"".join(map(encode, self._lost(file))) + data
             elif not self._tree.has_header:
                 data = encode(header_record(self._tree.header)) + data
             file.append(data, durable=durable)
@@ -312,6 +367,12 @@ class ConversationLog:
                 f"The chat is not saved because {reason_of(error)}; it is kept in memory and "
                 "saved as soon as the disk allows."
             ) from error
+
+    def _lost(self, file: AppendLog) -> Iterator[Record]:
+        """The records that others took out of the file."""
+        there = MessageTree(self._tree.header)
+        there.load(file.read())
+        return self._tree.records_behind(there)
 
     def _writable_file(self, path: Path) -> AppendLog:
         """The file under its name: made now, or made again where somebody took it away."""

@@ -101,9 +101,26 @@ def title_record(title: str, by: TitleSource) -> Record:
     return {"t": "title", "title": title} | ({} if by == "user" else {"by": by})
 
 
+def flags_record(*, pinned: bool, archived: bool) -> Record:
+    """The record of the marks that the list heeds."""
+    return {"t": "flags", "pinned": pinned, "archived": archived}
+
+
 def settings_record(settings: ChatSettings) -> Record:
     """The record of all that a conversation sets for itself."""
     return {"t": "settings", "settings": to_plain(settings)}
+
+
+def header_changes(old: Conversation, new: Conversation) -> Iterator[Record]:
+    """The records that make the header `old` to `new`."""
+    if (old.title, old.title_by) != (new.title, new.title_by):
+        yield title_record(new.title, new.title_by)
+    if (old.pinned, old.archived) != (new.pinned, new.archived):
+        yield flags_record(pinned=new.pinned, archived=new.archived)
+    if old.system_prompt != new.system_prompt:
+        yield {"t": "system", "system_prompt": new.system_prompt}
+    if old.settings != new.settings:
+        yield settings_record(new.settings)
 
 
 def message_record(kind: str, message: Message) -> Record:

@@ -8,6 +8,7 @@ from tui_chat.store.records import (
     DamagedRecord,
     Record,
     decode,
+    header_changes,
     header_from_record,
     header_record,
     header_with,
@@ -117,12 +118,25 @@ class MessageTree:
 
     def records(self) -> Iterator[Record]:
         """Records that read back as this tree."""
-        yield header_record(self.header)
+        return self.records_behind(MessageTree(self.header))
+
+    def records_behind(self, known: "MessageTree") -> Iterator[Record]:
+        """Records that read back as this tree where those of `known`, an earlier one, precede."""
+        if known.has_header:
+            yield from header_changes(known.header, self.header)
+        else:
+            yield header_record(self.header)
         heads: dict[int, list[str]] = {}
         for message_id, number in self._selected.items():
-            heads.setdefault(number, []).append(message_id)
+            if known._selected.get(message_id) != number:
+                heads.setdefault(number, []).append(message_id)
         for number, message in enumerate(self.messages.values(), start=1):
-            yield message_record("begin" if message.id in self._running else "msg", message)
+            old = known.messages.get(message.id)
+            if old is None or old != replace(message, excluded=old.excluded):
+                kind = "msg" if old is None else "end"
+                yield message_record("begin" if message.id in self._running else kind, message)
+            if old is not None and old.excluded != message.excluded:
+                yield {"t": "exclude", "id": message.id, "excluded": message.excluded}
             for message_id in heads.get(number, ()):
                 yield {"t": "head", "id": message_id}
         if self.head is not None:

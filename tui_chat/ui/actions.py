@@ -106,8 +106,10 @@ class Actions(MessageActions):
     def do_page_down(self, _: str | None) -> None:
         self.app.chat.transcript.scroll_page_down(animate=False)
 
-    async def do_top(self, _: str | None) -> None:
-        await self.app.chat.transcript.go_to_top()
+    def do_top(self, _: str | None) -> None:
+        if self.app.chat.session.conversation.has_earlier:
+            self.tell("Reading all of this chat.", seconds=2)
+        self.app.chat.transcript.go_to_top()
 
     def do_follow(self, _: str | None) -> None:
         self.app.chat.transcript.follow()
@@ -178,7 +180,7 @@ class Actions(MessageActions):
     async def open_chat(self, conversation_id: str) -> bool:
         """Show a stored chat; False, with a message, if it cannot be opened."""
         try:
-            conversation_log = self.app.store.open(conversation_id)
+            conversation_log = await asyncio.to_thread(self.app.store.open, conversation_id)
         except StoreError as error:
             self.tell(str(error), trouble=True)
             return False
@@ -195,7 +197,10 @@ class Actions(MessageActions):
             return
         if message_id is None:
             return
-        if all(message.id != message_id for message in chat.session.conversation.messages):
+        session = chat.session
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(session.log.load_message, message_id)
+        if all(message.id != message_id for message in session.conversation.messages):
             if chat.is_writing():
                 return
             with contextlib.suppress(KeyError):  # it is gone since it was found
@@ -326,8 +331,9 @@ class Actions(MessageActions):
         )
         if plan.budget < plan.context_window - plan.reserved_tokens:
             parts.append(("m", f" of a context budget of {plan.budget:,}"))
-        if gone:
-            parts.append(("warn", f"\n{gone} older turns do not fit and are not sent"))
+        if gone or plan.drops_earlier:
+            count = "the" if plan.drops_earlier else f"{gone}"
+            parts.append(("warn", f"\n{count} older turns do not fit and are not sent"))
         messages = chat.session.conversation.messages
         out = left_out(messages)
         if asked := sum(message.role is Role.USER for message in messages if message.id in out):

@@ -38,7 +38,7 @@ from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
 from tui_chat.output import OutputError, write
 from tui_chat.presets import effective_config, new_chat
-from tui_chat.types import Conversation, LoadProgress, ModelSpec
+from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import BY_SLASH, Action, apply_keymap
@@ -458,7 +458,7 @@ def run_app(options: Options) -> int:
     if app.failed:
         print(f"tui-chat: the screen failed; the log has the details: {files.log_path()}")
     if app.print_on_exit and code == 0:
-        _print_chat(app.chat.session.conversation)
+        _print_chat(app.chat.session)
     app.engine_thread.stop()
     app.engine_thread.written_within(SHUTDOWN_SECONDS)
     if not app.engine_thread.ended_within(THREAD_END_SECONDS):
@@ -467,10 +467,12 @@ def run_app(options: Options) -> int:
     return code or app.return_code or 0
 
 
-def _print_chat(conversation: Conversation) -> None:
+def _print_chat(session: "Session") -> None:
     """Leave the chat in the terminal's own scrollback, or in the file that takes the output."""
     from tui_chat.store.exchange import markdown
+    from tui_chat.store.log import StoreError
 
-    if conversation.messages:
-        with contextlib.suppress(OutputError, BrokenPipeError):
-            write(markdown(conversation))
+    with contextlib.suppress(OutputError, BrokenPipeError, StoreError):
+        session.log.load_all()
+        if session.conversation.messages:
+            write(markdown(session.conversation))

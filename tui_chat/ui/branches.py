@@ -31,13 +31,9 @@ class Branches:
         if chat.is_writing() or chat.lacks_model():
             return
         chat.cancel_edit()
-        messages = chat.session.conversation.messages
-        at = next(n for n, message in enumerate(messages) if message.id == message_id)
-        if messages[at].role is Role.USER:
-            at += 1
         if chat.walked is not None:
             chat.walk.leave()
-        await self._cut_page(at)
+        await self._cut_page(message_id, keep=Role.USER)
         chat.start_reply(None, partial(chat.session.regenerate, message_id))
 
     async def submit_edit(self, text: str) -> None:
@@ -52,8 +48,7 @@ class Branches:
         elif asks:
             chat.remember(text)
             chat.walk.end_edit()
-            ids = [message.id for message in chat.session.conversation.messages]
-            await self._cut_page(ids.index(edited.id))
+            await self._cut_page(edited.id)
             view = await chat.transcript.add_user("", text)
             chat.start_reply(view, partial(chat.session.edit, edited.id, text))
         elif text == edited.content or self._store(edited, text):
@@ -67,7 +62,7 @@ class Branches:
         """Why a prompt cannot be asked in the place of another; empty when it can."""
         try:
             plan = self._chat.session.plan(text, instead_of=edited.id)
-        except EngineError:
+        except (EngineError, StoreError):
             return ""  # the reply will say it
         return str(PromptTooLong(plan)) if plan and plan.prompt_tokens > plan.budget else ""
 
@@ -108,14 +103,26 @@ class Branches:
     def changed(self) -> None:
         """Show what is left out and which versions there are, and count the prompt at once."""
         chat = self._chat
-        chat.transcript.set_messages(chat.session.conversation.messages)
+        chat.transcript.update(chat.session.conversation)
         chat.transcript.refresh_marks()
         if chat.walked is not None:
             chat.walk.show_offers()
         chat.count()
 
-    async def _cut_page(self, at: int) -> None:
-        """Show the branch up to before its message number `at`: it goes on otherwise there."""
-        conversation = self._chat.session.conversation
-        earlier = replace(conversation, messages=conversation.messages[:at])
-        await self._chat.transcript.show_branch(earlier, follow=True)
+    async def _cut_page(self, message_id: str, *, keep: Role | None = None) -> None:
+        """Show the branch up to before a message: it goes on otherwise there.
+
+        A message of the role to `keep` stays itself.
+        """
+        chat = self._chat
+        while True:
+            conversation = chat.session.conversation
+            messages = conversation.messages
+            at = next(n for n, message in enumerate(messages) if message.id == message_id)
+            if messages[at].role is keep:
+                at += 1
+            # Some of what stays has to be there, for the page to go on behind it.
+            if at > 0 or not await chat.transcript.load_earlier():
+                break
+        earlier = replace(conversation, messages=messages[:at])
+        await chat.transcript.show_branch(earlier, follow=True)

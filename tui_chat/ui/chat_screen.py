@@ -26,6 +26,7 @@ from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import Config
 from tui_chat.settings import overlaid
 from tui_chat.types import (
+    Conversation,
     EngineNotice,
     GenerationSettings,
     LoadProgress,
@@ -283,7 +284,8 @@ class ChatScreen(Screen[None]):
             self._session = session
             self.drafts.switch(session.conversation, adopt=False)
             if session.conversation.messages:
-                await self.transcript.show_conversation(session.conversation)
+                load = partial(self._load_earlier, session)
+                await self.transcript.show_conversation(session.conversation, load)
                 texts = [text for text, _ in self._queue]
                 self._queue = [
                     (text, await self.transcript.add_user("", text, waiting=True)) for text in texts
@@ -315,7 +317,8 @@ class ChatScreen(Screen[None]):
         self._queue.clear()
         self.settings_changed()
         if conversation.messages:
-            await self.transcript.show_conversation(conversation)
+            load = partial(self._load_earlier, session)
+            await self.transcript.show_conversation(conversation, load)
         else:
             await self.transcript.show_welcome(
                 *welcome.widgets(
@@ -338,6 +341,17 @@ class ChatScreen(Screen[None]):
         self.mode = self.session.conversation.settings.mode or self._usual_mode
         self.update_status()
         self.count_soon()
+
+    async def _load_earlier(self, session: "Session", everything: bool) -> Conversation | None:
+        """More of a conversation, or all of it, while it is shown."""
+        from tui_chat.store.log import StoreError
+
+        log = session.log
+        try:
+            await asyncio.to_thread(log.load_all if everything else log.load_earlier)
+        except StoreError as error:
+            self.app.notify(str(error), severity="error", markup=False)
+        return session.conversation if session is self._session else None
 
     async def _show_chat_count(self) -> None:
         count = await asyncio.to_thread(self._count_chats)
@@ -543,7 +557,7 @@ class ChatScreen(Screen[None]):
             self._painter.close()
         self.busy, self._cancel, self._painter = False, None, None
         self._unseen = not self.transcript.at_end
-        self.transcript.set_messages(self.session.conversation.messages)
+        self.transcript.update(self.session.conversation)
         await self.transcript.trim()
         self.transcript.refresh_marks()
         if self._walk is not None:

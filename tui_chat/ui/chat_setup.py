@@ -210,7 +210,7 @@ class ChatSetup:
         thinking = chat.generation_settings.thinking
         try:
             return await asyncio.to_thread(chat.session.count_unread, thinking)
-        except EngineError:
+        except (EngineError, StoreError):
             return 0, 0
 
 

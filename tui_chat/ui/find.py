@@ -174,7 +174,10 @@ class Find:
         The hit is then the last one up to the message `near`.
         """
         chat, wanted = self._chat, self._row.field.value
-        messages, words = chat.session.conversation.messages, words_of(wanted)
+        words = words_of(wanted)
+        if words:
+            await chat.transcript.load_all()
+        messages = chat.session.conversation.messages
         hits = await asyncio.to_thread(_holding, messages, words)
         if not self.is_open or wanted != self._row.field.value:
             return False

@@ -65,14 +65,14 @@ class MessageActions(TextActions):
 
     async def do_message_edit(self, argument: str | None) -> None:
         """Edit the message that was walked to, or the N-th last prompt."""
-        await self._edit(self._target(argument, Role.USER))
+        await self._edit(await self._target(argument, Role.USER))
 
     async def do_amend(self, argument: str | None) -> None:
         """Edit the N-th last reply."""
         walked = self._chat.walked
         if walked is not None and walked.role is not Role.ASSISTANT:
             walked = None
-        await self._edit(walked or self._target(argument, Role.ASSISTANT, walked=False))
+        await self._edit(walked or await self._target(argument, Role.ASSISTANT, walked=False))
 
     async def _edit(self, message: Message | None) -> None:
         if message is not None and not self._chat.is_writing():
@@ -80,7 +80,7 @@ class MessageActions(TextActions):
 
     async def do_message_again(self, argument: str | None) -> None:
         """Write the reply of the message again, or that to the N-th last prompt."""
-        message = self._target(argument, Role.USER)
+        message = await self._target(argument, Role.USER)
         if message is not None:
             await self._chat.branches.regenerate(message.id)
 
@@ -93,7 +93,7 @@ class MessageActions(TextActions):
 
     async def do_message_exclude(self, argument: str | None) -> None:
         """Leave the turn of the message out of the context, or the N-th last turn."""
-        message = self._target(argument, Role.USER)
+        message = await self._target(argument, Role.USER)
         if message is None or self._chat.is_writing():
             return
         out = message.id in left_out(self._messages)
@@ -145,7 +145,9 @@ class MessageActions(TextActions):
         found = [message for message in self._messages if message.role is role]
         return found[-number] if 0 < number <= len(found) else None
 
-    def _target(self, argument: str | None, role: Role, *, walked: bool = True) -> Message | None:
+    async def _target(
+        self, argument: str | None, role: Role, *, walked: bool = True
+    ) -> Message | None:
         """The message walked to, else the N-th last of a role; None, with a sentence, if none."""
         if not argument and walked and self._chat.walked is not None:
             return self._chat.walked
@@ -153,6 +155,8 @@ class MessageActions(TextActions):
         if argument:
             number = int(argument) if argument.isdecimal() else 0
         message = self._last(role, number)
+        while message is None and number and await self._chat.transcript.load_earlier():
+            message = self._last(role, number)
         if message is None:
             what = "prompt" if role is Role.USER else "reply"
             self.tell(f"There is no such {what}; 1 is the last one, 2 the one before it.")

@@ -58,7 +58,7 @@ class ReplyPainter:
         """The prompt is stored and planned: dim what is dropped, open the reply."""
         if self.asked is not None and event.plan.kept:
             self.asked.message_id = event.plan.kept[-1].id
-        self._transcript.set_messages(conversation.messages)
+        self._transcript.update(conversation)
         await self._transcript.show_plan(event.plan)
         self._view = await self._transcript.open_reply(event.message_id)
         self._reading_since = time.monotonic()
@@ -119,5 +119,6 @@ class ReplyPainter:
                 self.asked.message_id = event.message.parent_id or ""
             self._view = await self._transcript.open_reply(event.message.id)
         await self._view.finish(event.message)
+        self._transcript.reply_ended(event.message)
         if event.unsaved:
             await self._transcript.add_failure(event.unsaved)

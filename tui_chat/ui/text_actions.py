@@ -103,17 +103,17 @@ class TextActions:
         messages = self.app.chat.session.conversation.messages
         return [m.content for m in messages if m.role is Role.ASSISTANT and m.content]
 
-    def do_copy(self, argument: str | None) -> None:
+    async def do_copy(self, argument: str | None) -> None:
         words = (argument or "").lower().split()
         match words:
             case [] | ["reply"]:
                 self._copy_reply()
             case ["all" | "chat"]:
-                self.do_copy_chat(None)
+                await self.do_copy_chat(None)
             case ["prompt"]:
                 self._copy_prompt()
             case ["code"]:
-                self._copy_block(None)
+                await self._copy_last_block()
             case ["code", number] | [number]:
                 self._copy_block(int(number) if number.isascii() and number.isdigit() else 0)
             case _:
@@ -133,26 +133,39 @@ class TextActions:
         else:
             self.tell("There is no prompt to copy yet.")
 
-    def do_copy_code(self, argument: str | None) -> None:
-        self.do_copy(f"code {argument or ''}")
+    async def do_copy_code(self, argument: str | None) -> None:
+        await self.do_copy(f"code {argument or ''}")
 
-    def _copy_block(self, number: int | None) -> None:
-        """Copy a code block by its number in the chat, or the last one."""
+    async def _copy_last_block(self) -> None:
         from tui_chat.ui.markdown_pieces import code_blocks
 
-        replies = self._replies()
-        blocks = [block for reply in replies for block in code_blocks(reply)]
-        number = len(blocks) if number is None else number
-        if not replies:
-            self.tell("There is no reply to copy yet.")
-        elif 1 <= number <= len(blocks):
-            self.copy(blocks[number - 1], f"code block {number}")
-        else:
-            count = f"{len(blocks)} code block" + ("" if len(blocks) == 1 else "s")
-            self.tell(f"This chat has {count}; /copy 1 copies the first.")
+        while True:
+            for reply in reversed(self._replies()):
+                if blocks := code_blocks(reply):
+                    self.copy(blocks[-1], "the last code block")
+                    return
+            if not await self.app.chat.transcript.load_earlier():
+                break
+        self._copy_block(0)
 
-    def do_copy_chat(self, _: str | None) -> None:
-        text = self._chat_text()
+    def _copy_block(self, number: int) -> None:
+        """Copy a code block by the number that stands on it."""
+        messages = self.app.chat.session.conversation.messages
+        transcript = self.app.chat.transcript
+        block = transcript.numbers.block(number, messages)
+        if block is not None:
+            self.copy(block, f"code block {number}")
+        elif not self._replies():
+            self.tell("There is no reply to copy yet.")
+        elif transcript.all_are_numbered:
+            given = transcript.numbers.given
+            count = f"{given} code block" + ("" if given == 1 else "s")
+            self.tell(f"This chat has {count}; /copy 1 copies the first.")
+        else:
+            self.tell(f"No code block has the number {number}; scroll to one to see its own.")
+
+    async def do_copy_chat(self, _: str | None) -> None:
+        text = await self._chat_text()
         if text is not None:
             self.copy(text, "the whole chat")
 
@@ -173,15 +186,20 @@ class TextActions:
 
     # ---- out of the screen ----
 
-    def _chat_text(self) -> str | None:
+    async def _chat_text(self) -> str | None:
         """The chat as Markdown; None, and it is said, when there is nothing in it."""
         from tui_chat.store.exchange import markdown
 
-        conversation = self.app.chat.session.conversation
-        if not conversation.messages:
+        session = self.app.chat.session
+        if not session.conversation.messages:
             self.tell("This chat is empty.")
             return None
-        return markdown(conversation)
+        try:
+            await asyncio.to_thread(session.log.load_all)
+        except StoreError as error:
+            self.tell(str(error), trouble=True)
+            return None
+        return markdown(session.conversation)
 
     def _outside(self, run: Callable[[], None]) -> None:
         from tui_chat.ui.outside import OutsideError
@@ -191,7 +209,7 @@ class TextActions:
         except OutsideError as error:
             self.tell(str(error), trouble=True)
 
-    def do_print(self, argument: str | None) -> None:
+    async def do_print(self, argument: str | None) -> None:
         """Print the chat into the terminal's own scrollback, now or when the app ends."""
         from tui_chat.ui.outside import print_text
 
@@ -200,10 +218,10 @@ class TextActions:
             self.tell("The chat will be printed into the terminal when you quit.")
         elif argument:
             self.tell("/print does it now, /print exit when you quit.")
-        elif (text := self._chat_text()) is not None:
+        elif (text := await self._chat_text()) is not None:
             self._outside(lambda: print_text(self.app, text))
 
-    def do_pager(self, argument: str | None) -> None:
+    async def do_pager(self, argument: str | None) -> None:
         """Read the chat, or the last reply, in $PAGER."""
         from tui_chat.ui.outside import page_text
 
@@ -213,7 +231,7 @@ class TextActions:
             if text is None:
                 self.tell("There is no reply to read yet.")
         else:
-            text = self._chat_text()
+            text = await self._chat_text()
         if text is not None:
             self._outside(lambda: page_text(self.app, text))
 

@@ -1,29 +1,33 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from textual.containers import Container, VerticalScroll
+from textual.containers import VerticalScroll
+from textual.layout import WidgetPlacement
 from textual.message import Message as UIMessage
+from textual.scrollbar import ScrollBar
 from textual.widget import Widget
 
 from tui_chat.chat.context import left_out
 from tui_chat.types import ContextPlan, Conversation, Message, Role
+from tui_chat.ui.code_numbers import CodeNumbers
 from tui_chat.ui.ink import InkText, Line, OneLine, Part
+from tui_chat.ui.page import Page
 from tui_chat.ui.user_turn import UserTurn
+from tui_chat.ui.window import MOST_MOUNTED, PAGE, Window
 
 if TYPE_CHECKING:
     from tui_chat.ui.message_view import AssistantTurn
 
-PAGE = 12
-"""Messages that are mounted at a time; many mounted replies make every action slow."""
-MOST_MOUNTED = 40
 _PATIENCE = 150
 """How often it is looked whether a message is laid out, so that a mark in it is gone to."""
 _CALM = 5
 """How often in a row the mark must be in view."""
+LoadEarlier = Callable[[bool], Awaitable[Conversation | None]]
+"""Loads more of the conversation that is shown, or all of it; None where another one is by now."""
 
 
 class Transcript(VerticalScroll, can_focus=False):
@@ -39,16 +43,23 @@ class Transcript(VerticalScroll, can_focus=False):
         message with an id is.
         """
         super().__init__(id="transcript")
+        self.numbers = CodeNumbers()
         self._key = key
         self._version_of = version_of
         self._was_at_end = True
-        self._page = Container(id="page")
-        self._messages: tuple[Message, ...] = ()
-        self._first = 0
+        self._page = Page()
+        self._window = Window()
+        self._conversation_id = ""
+        self._load: LoadEarlier | None = None
         self._dropped: frozenset[str] = frozenset()
+        self._dropped_before = ""
+        """All before this message is dropped, too."""
         self._dropped_turns = self._dropped_tokens = 0
         self._about = ""
-        self._loading_more = False
+        self._is_moving = False
+        self._changing = asyncio.Lock()
+        """Held while views are mounted and unmounted."""
+        self._goes_down = False
         self._words: tuple[str, ...] = ()
         """What is marked in the messages, folded."""
 
@@ -65,23 +76,47 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def show_welcome(self, *widgets: Widget) -> None:
         """Show what stands in place of messages in an empty chat."""
-        self._messages, self._first = (), 0
-        with self.app.batch_update():
-            await self._page.remove_children()
-            await self._page.mount_all(widgets)
+        self._begin(None, None)
+        async with self._changing:
+            with self.app.batch_update():
+                await self._page.remove_children()
+                await self._page.mount_all(widgets)
         self.scroll_to(y=0, animate=False)
 
-    async def show_conversation(self, conversation: Conversation) -> None:
-        """Show the end of a conversation; earlier messages come when they are scrolled to."""
-        self._messages = conversation.messages
-        self._first = max(0, len(self._messages) - PAGE)
-        with self.app.batch_update():
-            await self._page.remove_children()
-            await self._page.mount_all([*self._head(conversation), *self._views(self._first, None)])
+    async def show_conversation(self, conversation: Conversation, load: LoadEarlier) -> None:
+        """Show the end of a conversation; earlier messages come when they are scrolled to.
+
+        `load` is asked for those that are not loaded.
+        """
+        self._begin(conversation, load)
+        if not conversation.has_earlier:
+            self.numbers.add(conversation.messages)
+        page = self._window.show_end(conversation)
+        async with self._changing:
+            with self.app.batch_update():
+                await self._page.remove_children()
+                await self._page.mount_all([*self._head(conversation), *self._views(page)])
         self.follow()
+        self.call_after_refresh(self._look_around)
+
+    def _begin(self, conversation: Conversation | None, load: LoadEarlier | None) -> None:
+        """Forget what was shown; of the same conversation the numbers of code blocks remain."""
+        if conversation is None or conversation.id != self._conversation_id:
+            self.numbers = CodeNumbers()
+        self._conversation_id = conversation.id if conversation is not None else ""
+        self._window, self._load = Window(), load
+        self._dropped, self._dropped_before = frozenset(), ""
+        self._page.hold(None)
+
+    @property
+    def all_are_numbered(self) -> bool:
+        """Whether every code block of the conversation has its number."""
+        window = self._window
+        return not window.has_earlier and self.numbers.has_all(window.messages)
 
     def follow(self) -> None:
         """Go to the end and stay there while text arrives."""
+        self._page.hold(None)
         self.anchor()
         self.scroll_end(animate=False)
 
@@ -99,21 +134,15 @@ class Transcript(VerticalScroll, can_focus=False):
 
         Waiting prompts stay behind it.
         """
-        from tui_chat.ui.markdown_pieces import code_blocks
         from tui_chat.ui.message_view import AssistantTurn
 
         for known in self.query(AssistantTurn):
             if known.message_id == message_id:
+                self.numbers.reopen(message_id)
                 await known.go_on()
                 return known
-        # A fast reply may be complete, and one of the messages, before it is opened.
-        before = takewhile(lambda message: message.id != message_id, self._messages)
-        blocks = sum(
-            len(code_blocks(message.content))
-            for message in before
-            if message.role is Role.ASSISTANT
-        )
-        view = AssistantTurn(message_id=message_id, first_fence=blocks, key=self._key)
+        first = self.numbers.first_of(message_id)
+        view = AssistantTurn(message_id=message_id, first_fence=first - 1, key=self._key)
         waiting = self.query(".-waiting")
         await self._page.mount(view, before=waiting.first() if waiting else None)
         return view
@@ -133,60 +162,61 @@ class Transcript(VerticalScroll, can_focus=False):
             parts.append(("m", f"\nDetails in {log}"))
         await self._page.mount(InkText(parts, classes=f"failure {classes}"))
 
-    def set_messages(self, messages: tuple[Message, ...]) -> None:
+    def update(self, conversation: Conversation) -> None:
         """Tell what the conversation holds now; what is shown is not changed."""
-        self._messages = messages
+        self._window.update(conversation)
 
     def refresh_marks(self) -> None:
         """Say anew of each turn which version it is, and whether it is left out."""
-        out = left_out(self._messages)
-        for view in self.query(".user-turn, .assistant-turn"):
-            if message_id := getattr(view, "message_id", ""):
-                view.mark(self._version_of(message_id), message_id in out)  # type: ignore[attr-defined]
+        out = left_out(self._window.messages)
+        for message_id, view in self._page.turns():
+            view.mark(self._version_of(message_id), message_id in out)  # type: ignore[attr-defined]
 
     async def show_branch(self, conversation: Conversation, *, follow: bool = False) -> None:
         """Show another branch; what it shares with the one on the page stays in its place.
 
         With `follow` the end of it is shown, for what comes next.
         """
-        messages = conversation.messages
-        pairs = zip(self._messages, messages, strict=False)
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0].id == pair[1].id, pairs))
-        numbers = {message.id: number for number, message in enumerate(messages[:shared])}
-        views = [view for view in self._page.children if not view.has_class("-waiting")]
-        stay = [at for at, view in enumerate(views) if getattr(view, "message_id", "") in numbers]
-        new: list[Widget] = []
-        if stay:
-            gone = views[stay[-1] + 1 :]
-            start = numbers[getattr(views[stay[-1]], "message_id", "")] + 1
-        else:
-            gone, new = views, self._head(conversation)
-            start = self._first = max(0, shared - PAGE // 2)
-        place = self.scroll_y
-        self.release_anchor()
-        self._messages = messages
-        waiting = self.query(".-waiting")
-        with self.app.batch_update():
-            await self._page.remove_children(gone)
-            new += self._views(start, None)
-            await self._page.mount_all(new, before=waiting.first() if waiting else None)
+        async with self._changing:
+            shared = _shared_ids(self._window.messages, conversation.messages)
+            views = [view for view in self._page.children if not view.has_class("-waiting")]
+            stay = [n for n, view in enumerate(views) if getattr(view, "message_id", "") in shared]
+            new: list[Widget] = []
+            gone = views[stay[-1] + 1 :] if stay else views
+            if stay:
+                start = shared[getattr(views[stay[-1]], "message_id", "")] + 1
+            else:
+                new = self._head(conversation)
+                start = max(0, len(shared) - PAGE // 2)
+            for view in reversed(gone):
+                self.numbers.release(getattr(view, "message_id", ""))
+            scroll_y = self.scroll_y
+            self.release_anchor()
+            parts = self._window.fork(conversation, start)
+            if not stay:
+                self._window.drop_above(start)
+            self._hold()
+            waiting = self.query(".-waiting")
+            with self.app.batch_update():
+                await self._page.remove_children(gone)
+                new += [view for part in parts for view in self._views(part)]
+                await self._page.mount_all(new, before=waiting.first() if waiting else None)
+                await self._unmount()
         if follow:
             self.follow()
-        else:
-            self.call_after_refresh(self.scroll_to, y=place, animate=False, force=True)
+        elif not stay:
+            self.call_after_refresh(self.scroll_to, y=scroll_y, animate=False, force=True)
 
     def view_of(self, message_id: str) -> Widget | None:
         """The view of a message, where it is mounted."""
-        views = self._page.children
-        return next((v for v in views if getattr(v, "message_id", "") == message_id), None)
+        return dict(self._page.turns()).get(message_id)
 
     def lowest_in_view(self) -> str | None:
         """Id of the last message of which a row is on the screen."""
-        end = self.scroll_y + self.scrollable_content_region.height
-        for message in reversed(self._messages):
-            view = self.view_of(message.id)
-            if view is not None and view.virtual_region.y < end:
-                return message.id
+        rows = range(self._rows_in_sight.stop)
+        for message_id, view in reversed(self._page.turns()):
+            if self._page.is_in_rows(view, rows) and self._window.place(message_id) is not None:
+                return message_id
         return None
 
     def unmark(self) -> None:
@@ -199,9 +229,8 @@ class Transcript(VerticalScroll, can_focus=False):
         With `stay` the page does not move.
         """
         self.unmark()
-        at = next((n for n, m in enumerate(self._messages) if m.id == message_id), self._first)
-        while at < self._first:
-            await self._load_earlier()
+        async with self._changing:
+            await self._mount_place(self._window.place(message_id))
         view = self.view_of(message_id)
         if view is not None:
             view.add_class("-selected")
@@ -258,6 +287,18 @@ class Transcript(VerticalScroll, can_focus=False):
         self.scroll_to(y=max(0, row - height // 3), animate=False, force=True)
         return True
 
+    async def _mount_place(self, place: int | None) -> None:
+        window = self._window
+        if place is None or window.is_mounted(place):
+            return
+        self._hold()
+        if 0 < window.first - place <= PAGE:
+            await self._change(window.grow_up())
+        elif window.gap and 0 <= place - window.gap.start < PAGE:
+            await self._change(window.grow_down())
+        else:
+            await self._jump_to(place)
+
     def _bring_into_view(self, view: Widget) -> None:
         top, height = view.virtual_region.y, view.virtual_region.height
         room = self.scrollable_content_region.height
@@ -268,7 +309,8 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def shows_plan(self, plan: ContextPlan) -> bool:
         """Whether just the turns that `plan` leaves out are dimmed."""
-        return self._dropped == frozenset(message.id for message in plan.dropped)
+        dropped = frozenset(message.id for message in plan.dropped)
+        return (self._dropped, self._dropped_before) == (dropped, _first_of(plan))
 
     async def show_plan(self, plan: ContextPlan, dropped_tokens: int = 0) -> None:
         """Dim the turns that are not sent, and say how many they are, before or after sending.
@@ -279,22 +321,25 @@ class Transcript(VerticalScroll, can_focus=False):
             dropped_tokens = self._dropped_tokens
         self._dropped_tokens = dropped_tokens
         self._dropped = frozenset(message.id for message in plan.dropped)
+        self._dropped_before = _first_of(plan)
         self._dropped_turns = sum(message.role is Role.USER for message in plan.dropped)
         self._about = "" if plan.exact else "≈"
-        for view in self.query(".user-turn, .assistant-turn"):
-            view.set_class(getattr(view, "message_id", "") in self._dropped, "-dropped")
+        for message_id, view in self._page.turns():
+            view.set_class(self._is_dropped(message_id), "-dropped")
         await self._place_dropped_notice()
 
     async def _place_dropped_notice(self) -> None:
         """Put the line between the turns that are not sent and the others, where both are here."""
         await self.query(".dropped-notice").remove()
-        dropped = [v for v in self._page.children if getattr(v, "message_id", "") in self._dropped]
+        dropped = [view for message_id, view in self._page.turns() if self._is_dropped(message_id)]
         if not dropped:
             return
         tokens = self._dropped_tokens
         size = f" ({self._about}{tokens:,} tok)" if tokens else ""
-        many = self._dropped_turns != 1
+        many = self._dropped_turns != 1 and not self._dropped_before
         above = f"The {self._dropped_turns} turns above" if many else "The turn above"
+        if self._dropped_before:
+            above, size = "Everything above", ""
         line = OneLine(
             [
                 [
@@ -311,51 +356,171 @@ class Transcript(VerticalScroll, can_focus=False):
         )
         await self._page.mount(line, after=dropped[-1])
 
+    def _is_dropped(self, message_id: str) -> bool:
+        """Whether the last prompt left a message out because it did not fit."""
+        if message_id in self._dropped or not self._dropped_before:
+            return message_id in self._dropped
+        place = self._window.place(message_id)
+        before = self._window.place(self._dropped_before)
+        return place is not None and before is not None and place < before
+
     async def trim(self) -> None:
-        """Unmount the oldest views when many are mounted and the reader is at the end."""
-        views = list(self.query(".user-turn, .assistant-turn"))
-        if len(views) <= MOST_MOUNTED or not self.at_end:
-            return
-        gone = views[:-PAGE]
-        with self.app.batch_update():
-            for view in gone:
-                await view.remove()
-        ids = {getattr(view, "message_id", "") for view in views[-PAGE:]}
-        first = [index for index, message in enumerate(self._messages) if message.id in ids]
-        self._first = first[0] if first else 0
+        """Unmount all but the end when many are mounted and the reader is there."""
+        async with self._changing:
+            if len(self._page.turns()) > MOST_MOUNTED and self.at_end:
+                self._window.drop_above(max(0, len(self._window.messages) - PAGE))
+                with self.app.batch_update():
+                    await self._unmount()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         if self.at_end != self._was_at_end:
             self._was_at_end = self.at_end
             self.post_message(self.EndReached())
-        if new_value <= 0 < old_value and self._first > 0 and not self._loading_more:
-            self._loading_more = True
-            self.call_later(self._load_earlier)
+        self._goes_down = new_value > old_value
+        if new_value <= 0 or self._window.gap:
+            self.call_after_refresh(self._look_around)
 
-    async def go_to_top(self) -> None:
-        """Mount everything earlier step by step and go to the beginning."""
-        while self._first > 0:
-            await self._load_earlier(PAGE * 4)
+    def process_layout(self, placements: list[WidgetPlacement]) -> list[WidgetPlacement]:
+        """What comes or goes above the held view does not move it; see `Widget.process_layout`."""
+        if shift := self._page.take_shift():
+            scroll_y = max(0, self.scroll_y + shift)
+            self.set_reactive(Widget.scroll_y, scroll_y)
+            self.set_reactive(Widget.scroll_target_y, scroll_y)
+            self.vertical_scrollbar.set_reactive(ScrollBar.position, scroll_y)
+        return placements
+
+    def _look_around(self) -> None:
+        """Mount more where the reader has come to the end of what is mounted."""
+        if self._is_moving or not self._page.size:
+            return
+        if any(self._page.is_in_rows(line, self._rows_in_sight) for line in self.query(".gap")):
+            self._move(self._grow_down if self._goes_down else self._grow_up_from_gap)
+        elif self.scroll_y <= 0 and not self._window.is_at_beginning:
+            self._move(self._grow_up)
+
+    @property
+    def _rows_in_sight(self) -> range:
+        return range(round(self.scroll_y), round(self.scroll_y) + self.size.height)
+
+    def _move(self, change: Callable[[], Awaitable[None]], *, everything: bool = False) -> None:
+        """Change what is mounted, one change at a time and beside the keys.
+
+        Before that more of the conversation is loaded where the change needs it, or `everything`.
+        """
+        window = self._window
+
+        async def moving() -> None:
+            try:
+                is_shown = await self._load_more(everything) if everything or needs_more else True
+                async with self._changing:
+                    if not is_shown or self._window is not window:
+                        return
+                    before = len(self._page.turns())
+                    await change()
+            finally:
+                self._is_moving = False
+            if len(self._page.turns()) > before:  # and may not fill the screen yet
+                self.call_after_refresh(self._look_around)
+
+        needs_more = change == self._grow_up and window.first < PAGE
+        self._is_moving = True
+        self.run_worker(moving(), exit_on_error=False)
+
+    def go_to_top(self) -> None:
+        """Go to the beginning; what is between is mounted when it is scrolled to."""
+        if not self._is_moving:
+            self._move(self._go_to_top, everything=True)
+
+    async def _go_to_top(self) -> None:
         self.release_anchor()
-        self.scroll_to(y=0, animate=False)
+        if not self._window.is_at_beginning:
+            await self._jump_to(0)
+        self.scroll_to(y=0, animate=False, force=True, immediate=True)
+        self._goes_down = True
 
-    async def _load_earlier(self, count: int = PAGE) -> None:
-        """Mount the messages before the first one; the text being read does not move."""
-        first = max(0, self._first - count)
-        views = self._views(first, self._first)
-        from_end = self.max_scroll_y - self.scroll_y
-        children = self._page.children
-        messages = [view for view in children if getattr(view, "message_id", "")]
-        self._first = first
-        if views:
-            await self._page.mount_all(views, before=messages[0] if messages else None)
+    async def _jump_to(self, place: int) -> None:
+        """Mount what is around a place, in place of all that is before the end."""
+        self._page.hold(None)
+        await self._change(self._window.jump_to(place), anew=True)
+
+    async def _grow_up(self) -> None:
+        grown = self._window.grow_up()
+        self._window.drop_below()
+        self._hold()
+        await self._change(grown)
+
+    async def _grow_up_from_gap(self) -> None:
+        self._window.drop_above(self._window.gap.stop)
+        await self._grow_up()
+
+    async def _grow_down(self) -> None:
+        grown = self._window.grow_down()
+        if grown.stop - self._window.first > 2 * MOST_MOUNTED:
+            self._window.drop_above(grown.start - MOST_MOUNTED)
+        self._hold()
+        await self._change(grown)
+
+    async def load_earlier(self) -> bool:
+        """Load more of the conversation; False where that is all, or another one is shown."""
+        return self._window.has_earlier and await self._load_more(False)
+
+    async def load_all(self) -> None:
+        """Load all of the conversation."""
+        await self._load_more(True)
+
+    async def _load_more(self, everything: bool) -> bool:
+        """Have the log load more of the conversation; False when another one is shown by now."""
+        window = self._window
+        if window.has_earlier and self._load is not None:
+            conversation = await self._load(everything)
+            if conversation is None or self._window is not window:
+                return False
+            window.update(conversation)
+        return True
+
+    def _hold(self) -> None:
+        """Keep the message in its place that is the first in sight and stays mounted."""
+        below = range(self._rows_in_sight.start, 1 << 31)
+        for message_id, view in self._page.turns():
+            place = self._window.place(message_id)
+            stays = place is None or self._window.is_mounted(place)
+            if stays and self._page.is_in_rows(view, below):
+                self._page.hold(view)
+                return
+        self._page.hold(None)
+
+    async def _change(self, mounted: range, *, anew: bool = False) -> None:
+        """Unmount what is outside of the window, and mount what has come into it.
+
+        With `anew` the views before the end are made anew.
+        """
+        with self.app.batch_update():
+            await self._unmount(mounted if anew else range(0))
+            after = (
+                view
+                for message_id, view in self._page.turns()
+                if (self._window.place(message_id) or 0) >= mounted.stop
+            )
+            before = next(after, None)
+            above = self._page.children[self._page.children.index(before) - 1] if before else None
+            if above is not None and {"dropped-notice", "gap"} & above.classes:
+                before = above
+            await self._page.mount_all(self._views(mounted), before=before)
             await self._place_dropped_notice()
-        self.call_after_refresh(self._restore, from_end)
 
-    def _restore(self, from_end: float) -> None:
-        self.scroll_to(y=self.max_scroll_y - from_end, animate=False, force=True)
-        self._loading_more = False
+    async def _unmount(self, anew: range = range(0)) -> None:
+        """Unmount what is outside of the window, or made anew; the gap in it gets a line."""
+        window = self._window
+        await self.query(".gap").remove()
+        for message_id, view in self._page.turns():
+            place = window.place(message_id)
+            if place is not None and (place in anew or not window.is_mounted(place)):
+                await view.remove()
+        if window.gap:
+            line: Line = [("m", f"… {len(window.gap):,} messages …")]
+            last = dict(self._page.turns())[window.messages[window.gap.stop].id]
+            await self._page.mount(OneLine([line], classes="notice gap"), before=last)
 
     def _head(self, conversation: Conversation) -> list[Widget]:
         return [OneLine(*_title_lines(conversation), classes="title chat-title")]
@@ -365,31 +530,48 @@ class Transcript(VerticalScroll, can_focus=False):
         for head in self.query(".chat-title").results(OneLine):
             head.show(*_title_lines(conversation))
 
-    def _views(self, start: int, stop: int | None) -> list[Widget]:
-        from tui_chat.ui.markdown_pieces import code_blocks
+    def reply_ended(self, message: Message) -> None:
+        """A reply is written and shown; its code blocks are all numbered."""
+        self.numbers.add([message])
+
+    def _views(self, places: range) -> list[Widget]:
         from tui_chat.ui.message_view import AssistantTurn
 
-        blocks = sum(
-            len(code_blocks(message.content))
-            for message in self._messages[:start]
-            if message.role is Role.ASSISTANT
-        )
+        all_messages = self._window.messages
+        messages = all_messages[places.start : places.stop]
+        self.numbers.add(messages)
+        out = left_out(all_messages)
         views: list[Widget] = []
-        out = left_out(self._messages)
-        for message in self._messages[start:stop]:
+        for message in messages:
             view: UserTurn | AssistantTurn
             if message.role is Role.ASSISTANT:
-                view = AssistantTurn.of(message, first_fence=blocks, key=self._key)
-                blocks += len(code_blocks(message.content))
-                if message is not self._messages[-1]:
+                first_fence = self.numbers.first_of(message.id) - 1
+                view = AssistantTurn.of(message, first_fence=first_fence, key=self._key)
+                if message is not all_messages[-1]:
                     view.withdraw_offers()
             else:
                 view = UserTurn(message.content, message_id=message.id)
-            view.set_class(message.id in self._dropped, "-dropped")
+            view.set_class(self._is_dropped(message.id), "-dropped")
             view.mark(self._version_of(message.id), message.id in out)
             view.mark_hits(self._words)
             views.append(view)
         return views
+
+
+def _first_of(plan: ContextPlan) -> str:
+    """The message before which everything is dropped; empty where nothing else is."""
+    known = (m.id for m in (*plan.dropped, *plan.kept) if m.role is not Role.SYSTEM)
+    return next(known, "") if plan.drops_earlier else ""
+
+
+def _shared_ids(old: tuple[Message, ...], new: tuple[Message, ...]) -> dict[str, int]:
+    """The ids of the messages that two branches begin with, each with its place in the new one.
+
+    Of the new one more may be loaded.
+    """
+    first = next((n for n, message in enumerate(new) if old and message.id == old[0].id), len(new))
+    pairs = takewhile(lambda pair: pair[0].id == pair[1].id, zip(old, new[first:], strict=False))
+    return {message.id: first + n for n, (message, _) in enumerate(pairs)}
 
 
 def _title_lines(conversation: Conversation) -> tuple[list[Line], list[Line]]:

@@ -117,7 +117,9 @@ class Walk:
                 await self.go_to(self._chat.transcript.lowest_in_view() or ids[-1])
         else:
             at = ids.index(self.message_id) + step
-            if at < len(ids):
+            if at < 0 and await self._chat.transcript.load_earlier():
+                await self.move(step)
+            elif at < len(ids):
                 await self.go_to(ids[max(0, at)])
             else:
                 self.leave()
