@@ -1,12 +1,14 @@
 """The chat template of a model: which one, what it can do, and the text it writes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tui_chat.engine.base import EngineError
+from tui_chat.engine.template_frame import frames_content
 from tui_chat.engine.template_proof import writes_turn_by_turn
 from tui_chat.engine.template_watch import TemplateTooSlow, TemplateWatch
 from tui_chat.types import Role
@@ -21,7 +23,22 @@ CHATML_TEMPLATE = (
 _PROBE = "tuichatprobe"
 _PROBES = ("x", "", " a\n", "<think>\nb\n</think>\n\nc", "# d\n\n- e\n```\nf\n```", "é 世 🙂")
 
+_EM_SPACE = "\u2003"
+"""White space that no template writes by itself."""
+
 Turn = dict[str, str]
+_Kind = tuple[str, bool, bool | None]
+"""Role, whether there is a system message, and thinking: what the text around a content has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What the template writes around the content of a turn."""
+
+    before: str
+    behind: str
+    trims: bool
+    """Whether the content loses the white space at its ends."""
 
 
 class ChatTemplate:
@@ -47,9 +64,12 @@ class ChatTemplate:
         self._examine(added_tokens)
         self.knows_thinking = "enable_thinking" in self.source
         self.reads_clock = "strftime_now" in self.source
-        self._contexts: dict[tuple[str, bool, bool | None], str] = {}
+        self._contexts: dict[_Kind, str] = {}
+        self._frames: dict[_Kind, _Frame | None] = {}
         self.space_before_reply = self._space_before_reply()
-        self.turn_by_turn = writes_turn_by_turn(self.source) and self._sums_up()
+        # The probes try the frames as well, so the first part has to be known before.
+        self.turn_by_turn = writes_turn_by_turn(self.source)
+        self.turn_by_turn = self.turn_by_turn and self._sums_up()
 
     def text(
         self, turns: Sequence[Turn], *, prompt: bool = True, thinking: bool | None = None
@@ -108,14 +128,40 @@ class ChatTemplate:
         Raises:
             jinja2.TemplateError: the template refuses this message.
         """
-        before = context(turn["role"], system=system)
         key = (turn["role"], system, thinking)
+        if len(turn) == 2 and (frame := self._frame(key)):
+            content = turn["content"]
+            return f"{frame.before}{content.strip() if frame.trims else content}{frame.behind}"
+        return self._rendered_turn(turn, key)
+
+    def _rendered_turn(self, turn: Turn, key: _Kind) -> str:
+        role, system, thinking = key
+        before = context(role, system=system)
         known = None if self.reads_clock else self._contexts.get(key)
         if known is None:
             known = self.text(before, prompt=False, thinking=thinking)
             self._contexts[key] = known
         whole = self.text([*before, turn], prompt=False, thinking=thinking)
         return _behind(known, whole)
+
+    def _frame(self, key: _Kind) -> "_Frame | None":
+        """The texts around the content of such turns, where the template is proven to have them."""
+        if key not in self._frames:
+            self._frames[key] = self._find_frame(key)
+        return self._frames[key]
+
+    def _find_frame(self, key: _Kind) -> "_Frame | None":
+        if not (self.turn_by_turn and frames_content(self.source, key[0])):
+            return None
+        text = self._rendered_turn(_turn(key[0], f"{_EM_SPACE}{_PROBE}{_EM_SPACE}"), key)
+        before, *rest = text.split(_PROBE)
+        if len(rest) != 1:
+            return None
+        behind = rest[0]
+        kept = before.endswith(_EM_SPACE), behind.startswith(_EM_SPACE)
+        if kept == (True, True):
+            return _Frame(before[:-1], behind[1:], trims=False)
+        return _Frame(before, behind, trims=True) if kept == (False, False) else None
 
     def ending(self, *, system: bool, thinking: bool | None = None) -> str:
         """The generation prompt. Raises jinja2.TemplateError like `text`."""

@@ -7,7 +7,8 @@ texts that can be remembered. Whatever is not understood counts as not proven.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, TemplateError, nodes
@@ -57,8 +58,8 @@ _PURE_NODES = (
 )
 
 
-class _Unproven(Exception):
-    """The template may do something that is not turn by turn."""
+class Unproven(Exception):
+    """The template may do something that is not what was to be proven."""
 
 
 class _Mark:
@@ -68,20 +69,40 @@ class _Mark:
         return False
 
 
-_UNKNOWN, _ABSENT = _Mark(), _Mark()
+UNKNOWN, _ABSENT = _Mark(), _Mark()
 
 
 def writes_turn_by_turn(template: str) -> bool:
     """Whether the Jinja source `template` is proven to write each later message by itself."""
+    try:
+        loop_over_messages(template)
+    except (TemplateError, Unproven, RecursionError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLoop:
+    """The loop of a template that is proven to write turn by turn."""
+
+    body: Sequence[nodes.Node]
+    target: str
+    """What the message is called in it."""
+    known: Mapping[str, Any]
+    """Names whose value is the same in every conversation."""
+
+
+def loop_over_messages(template: str) -> MessageLoop:
+    """The loop of `template`.
+
+    Raises:
+        Unproven: it is not proven to write turn by turn.
+        jinja2.TemplateError, RecursionError: it cannot be parsed.
+    """
     environment = Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    try:
-        tree = environment.parse(_GENERATION_TAG.sub("", template))
-        _Proof(tree).run()
-    except (TemplateError, _Unproven, RecursionError):
-        return False
-    return True
+    return _Proof(environment.parse(_GENERATION_TAG.sub("", template))).run()
 
 
 class _Proof:
@@ -98,21 +119,22 @@ class _Proof:
         self._known = _never_given(tree)
         """Values that are the same in every conversation."""
 
-    def run(self) -> None:
+    def run(self) -> MessageLoop:
         loops = [n for n, s in enumerate(self._statements) if isinstance(s, nodes.For)]
         if len(loops) != 1:
-            raise _Unproven
+            raise Unproven
         for statement in self._statements[: loops[0]]:
             self._before(statement, unsafe=False, by_role=True)
         loop = self._statements[loops[0]]
         if not isinstance(loop, nodes.For) or not isinstance(loop.target, nodes.Name):
-            raise _Unproven
+            raise Unproven
         if loop.test is not None or loop.else_ or loop.recursive or not self._is_list(loop.iter):
-            raise _Unproven
+            raise Unproven
         for role in ("user", "assistant"):
             _Turn(self._known, self._lists, self._unsafe, loop.target.name, role).block(loop.body)
         for statement in self._statements[loops[0] + 1 :]:
             self._behind(statement)
+        return MessageLoop(loop.body, loop.target.name, self._known)
 
     def _is_list(self, node: nodes.Node) -> bool:
         """Whether `node` is the list of messages, or its rest behind the first."""
@@ -120,7 +142,7 @@ class _Proof:
             node = node.node
             # Without more than one message the loop begins at the second at the latest.
             if isinstance(node, nodes.Name) and node.name in self._rests:
-                raise _Unproven
+                raise Unproven
         return isinstance(node, nodes.Name) and node.name in self._lists
 
     # Before the loop: anything that looks at no message but the first
@@ -137,12 +159,12 @@ class _Proof:
             case nodes.Assign():
                 self._before_assign(statement, unsafe=unsafe, by_role=by_role)
             case _:
-                raise _Unproven
+                raise Unproven
 
     def _before_if(self, statement: nodes.If, *, unsafe: bool, by_role: bool) -> None:
-        value = _Value(self._known).of(statement.test)
-        if value is not _UNKNOWN:
-            for inner in _taken(statement, bool(value)):
+        value = Value(self._known).of(statement.test)
+        if value is not UNKNOWN:
+            for inner in taken(statement, bool(value)):
                 self._before(inner, unsafe=unsafe, by_role=by_role)
             return
         self._looks_at_first_only(statement.test)
@@ -153,13 +175,13 @@ class _Proof:
 
     def _before_assign(self, statement: nodes.Assign, *, unsafe: bool, by_role: bool) -> None:
         if not isinstance(statement.target, nodes.Name):
-            raise _Unproven
+            raise Unproven
         name, value = statement.target.name, statement.node
         self._known.pop(name, None)
         if self._is_list(value):
             # Which index a message has in the loop may depend on the first role, no more.
             if not by_role:
-                raise _Unproven
+                raise Unproven
             if isinstance(value, nodes.Getitem) or (
                 isinstance(value, nodes.Name) and value.name in self._rests
             ):
@@ -167,10 +189,10 @@ class _Proof:
             self._lists.add(name)
             return
         if name in self._lists:
-            raise _Unproven
+            raise Unproven
         self._looks_at_first_only(value)
-        constant = _Value(self._known).of(value)
-        if constant is _UNKNOWN or unsafe:
+        constant = Value(self._known).of(value)
+        if constant is UNKNOWN or unsafe:
             self._unsafe.add(name)
         else:
             self._known[name] = constant
@@ -198,7 +220,7 @@ class _Proof:
         if self._is_first(node):
             return
         if isinstance(node, nodes.Name) and node.name in {*self._lists, "add_generation_prompt"}:
-            raise _Unproven
+            raise Unproven
         for child in node.iter_child_nodes():
             self._looks_at_first_only(child)
 
@@ -206,17 +228,17 @@ class _Proof:
 
     def _behind(self, statement: nodes.Node) -> None:
         if not isinstance(statement, nodes.If) or statement.elif_ or statement.else_:
-            raise _Unproven
+            raise Unproven
         without = {**self._known, "add_generation_prompt": False}
-        value = _Value(without).of(statement.test)
-        if value is _UNKNOWN or value:
-            raise _Unproven
+        value = Value(without).of(statement.test)
+        if value is UNKNOWN or value:
+            raise Unproven
         check = _Turn(self._known, self._lists, self._unsafe, "", "")
         check.expression(statement.test)
         check.block(statement.body)
 
 
-class _Value:
+class Value:
     """Values of expressions as far as they are the same in every conversation."""
 
     def __init__(self, known: dict[str, Any], target: str = "", role: str = "") -> None:
@@ -230,12 +252,12 @@ class _Value:
         self._known.pop(name, None)
 
     def of(self, node: nodes.Node) -> Any:
-        """The value of `node`, `_ABSENT` for what is undefined, or `_UNKNOWN`."""
+        """The value of `node`, `_ABSENT` for what is undefined, or `UNKNOWN`."""
         match node:
             case nodes.Const():
                 return node.value
             case nodes.Name():
-                return self._known.get(node.name, _UNKNOWN)
+                return self._known.get(node.name, UNKNOWN)
             case nodes.Getattr():
                 return self._field(node.node, node.attr)
             case nodes.Getitem() if isinstance(node.arg, nodes.Const):
@@ -244,14 +266,14 @@ class _Value:
                 return self._test(node)
             case nodes.Not():
                 value = self.of(node.node)
-                return _UNKNOWN if value is _UNKNOWN else not value
+                return UNKNOWN if value is UNKNOWN else not value
             case nodes.And() | nodes.Or():
                 return self._either(node)
             case nodes.Compare() if len(node.ops) == 1:
                 return self._compare(node.expr, node.ops[0].op, node.ops[0].expr)
-        return _UNKNOWN
+        return UNKNOWN
 
-    def _is_turn(self, node: nodes.Node) -> bool:
+    def is_turn(self, node: nodes.Node) -> bool:
         return bool(self._target) and isinstance(node, nodes.Name) and node.name == self._target
 
     def _is_loop(self, node: nodes.Node) -> bool:
@@ -260,54 +282,54 @@ class _Value:
     def _field(self, node: nodes.Node, key: Any) -> Any:
         if self._is_loop(node) and key == "first":
             return False
-        if not self._is_turn(node) or not isinstance(key, str):
-            return _UNKNOWN
+        if not self.is_turn(node) or not isinstance(key, str):
+            return UNKNOWN
         if key == "role":
             return self._role
         known = {*_TURN_KEYS, *_REASONING_KEYS, *dir(dict)}
-        return _UNKNOWN if key in known else _ABSENT
+        return UNKNOWN if key in known else _ABSENT
 
     def _test(self, node: nodes.Test) -> Any:
-        if node.name == "string" and self._is_content(node.node):
+        if node.name == "string" and self.is_content(node.node):
             return True
         value = self.of(node.node)
-        if value is _UNKNOWN or node.name not in ("defined", "undefined", "none"):
-            return _UNKNOWN
+        if value is UNKNOWN or node.name not in ("defined", "undefined", "none"):
+            return UNKNOWN
         if node.name == "none":
             return value is None
         return (value is not _ABSENT) == (node.name == "defined")
 
-    def _is_content(self, node: nodes.Node) -> bool:
+    def is_content(self, node: nodes.Node) -> bool:
         if isinstance(node, nodes.Getattr):
-            return self._is_turn(node.node) and node.attr == "content"
+            return self.is_turn(node.node) and node.attr == "content"
         if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
-            return self._is_turn(node.node) and node.arg.value == "content"
+            return self.is_turn(node.node) and node.arg.value == "content"
         return False
 
     def _either(self, node: nodes.And | nodes.Or) -> Any:
         decides = isinstance(node, nodes.Or)
         left, right = self.of(node.left), self.of(node.right)
-        if left is not _UNKNOWN:
+        if left is not UNKNOWN:
             return left if bool(left) == decides else right
         # `unknown and False`: false either way; its exact value does not matter to a test.
-        if right is not _UNKNOWN and not right and not decides:
+        if right is not UNKNOWN and not right and not decides:
             return False
-        return _UNKNOWN
+        return UNKNOWN
 
     def _compare(self, left: nodes.Node, operator: str, right: nodes.Node) -> Any:
-        if operator in ("in", "notin") and self._is_turn(right):
+        if operator in ("in", "notin") and self.is_turn(right):
             key = self.of(left)
             if isinstance(key, str) and key not in _REASONING_KEYS:
                 return (key in _TURN_KEYS) == (operator == "in")
-            return _UNKNOWN
+            return UNKNOWN
         if isinstance(left, nodes.Getattr) and self._is_loop(left.node):
             first = {"index0": 0, "index": 1}.get(left.attr)
             if first is not None and isinstance(right, nodes.Const) and right.value == first:
-                return {"eq": False, "ne": True, "gt": True, "lteq": False}.get(operator, _UNKNOWN)
+                return {"eq": False, "ne": True, "gt": True, "lteq": False}.get(operator, UNKNOWN)
         values = self.of(left), self.of(right)
         if operator in ("eq", "ne") and all(isinstance(value, str) for value in values):
             return (values[0] == values[1]) == (operator == "eq")
-        return _UNKNOWN
+        return UNKNOWN
 
 
 class _Turn:
@@ -324,7 +346,7 @@ class _Turn:
         self._unsafe = {*lists, *unsafe}
         if target:
             self._unsafe.add("add_generation_prompt")
-        self._value = _Value(dict(known), target, role)
+        self._value = Value(dict(known), target, role)
         self._safe: set[str] = {target}
         """Names that were certainly assigned for this message."""
         self._depth = 0
@@ -351,12 +373,12 @@ class _Turn:
             case nodes.Continue():
                 pass
             case _:
-                raise _Unproven
+                raise Unproven
 
     def _if(self, statement: nodes.If) -> None:
         value = self._value.of(statement.test)
-        if value is not _UNKNOWN:
-            self.block(_taken(statement, bool(value)))
+        if value is not UNKNOWN:
+            self.block(taken(statement, bool(value)))
             return
         self.expression(statement.test)
         self._depth += 1
@@ -365,7 +387,7 @@ class _Turn:
 
     def _for(self, statement: nodes.For) -> None:
         if not isinstance(statement.target, nodes.Name) or statement.recursive:
-            raise _Unproven
+            raise Unproven
         self.expression(statement.iter)
         outer, safe = self._value.in_loop, set(self._safe)
         self._value.in_loop = False
@@ -379,30 +401,30 @@ class _Turn:
 
     def expression(self, node: nodes.Node) -> None:
         """Check an expression; one whose value is always the same is let pass."""
-        if self._value.of(node) is not _UNKNOWN or _is_parity(node):
+        if self._value.of(node) is not UNKNOWN or _is_parity(node):
             return
         match node:
             case nodes.Name():
                 if node.name not in self._safe and node.name in {*self._unsafe, "loop"}:
-                    raise _Unproven
+                    raise Unproven
                 return
             case nodes.CondExpr():
                 value = self._value.of(node.test)
-                if value is not _UNKNOWN:
+                if value is not UNKNOWN:
                     taken = node.expr1 if value else node.expr2
                     if taken is not None:
                         self.expression(taken)
                     return
             case nodes.Filter():
                 if node.node is None or node.name == "random":
-                    raise _Unproven
+                    raise Unproven
             case nodes.Call():
                 if isinstance(node.node, nodes.Name) and node.node.name not in _PURE_FUNCTIONS:
-                    raise _Unproven
+                    raise Unproven
             case nodes.Getattr() | nodes.Getitem():
                 pass
             case _ if not isinstance(node, _PURE_NODES):
-                raise _Unproven
+                raise Unproven
         for child in node.iter_child_nodes():
             self.expression(child)
 
@@ -420,7 +442,7 @@ def _never_given(tree: nodes.Template) -> dict[str, Any]:
     return {**dict.fromkeys(absent, _ABSENT), "tools": None, "documents": None}
 
 
-def _taken(statement: nodes.If, value: bool) -> Sequence[nodes.Node]:
+def taken(statement: nodes.If, value: bool) -> Sequence[nodes.Node]:
     """The statements that run when the test of an `if` is `value`."""
     if value:
         return statement.body
