@@ -14,7 +14,7 @@ from tui_chat.bench.terminal import private_environment, tui_chat_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
-HOST = ("trim", "count", "build-prompt", "tokenize", "sample", "clean")
+HOST = ("trim", "count", "keystroke", "build-prompt", "tokenize", "sample", "clean")
 DECODE = ("decode-speed", "decode-accuracy", "mode")
 Rows = dict[str, dict[str, Any]]
 

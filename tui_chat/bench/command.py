@@ -58,6 +58,7 @@ def _generation(name: str, function: str, help: str) -> Benchmark:  # noqa: A002
 BENCHMARKS: tuple[Benchmark, ...] = (
     _host("trim", "measure_trim", "200 messages to a budget"),
     _host("count", "measure_count", "the tokens of 200 messages after one new one"),
+    Benchmark("keystroke", "keystroke", "a letter more in a draft behind 3,500 tokens"),
     _host("build-prompt", "measure_build", "the prompt of turn 50"),
     _host("tokenize", "measure_tokenize", "the token ids of turn 50"),
     _host("sample", "measure_sample", "a token by top-p from a vocabulary of 152,000"),
