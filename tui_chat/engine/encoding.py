@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
+from tui_chat.engine.word_cuts import can_cut_words, is_cut, last_cut
+
 _MARK_START, _MARK_END = "\U000f0000", "\U000f0001"
 """What transformers puts around a control token that stands in a message."""
 _LONG = 4096
@@ -98,6 +100,9 @@ class TextEncoder:
         """Added tokens that text may be cut before, and their ids."""
         self._anchor = _any_of(self.anchors)
         self._pieces: Recent[str, Sequence[int]] = Recent(_KEPT_BYTES)
+        self._cuts_words = self._backend is not None and can_cut_words(self._backend)
+        self._typed = ("", "", 0)
+        """What a text begins with that is being typed, what stands before it, and its length."""
 
     def neutral(self, text: str) -> str:
         """`text` of a message, its control tokens marked or broken so that they stay text."""
@@ -130,6 +135,34 @@ class TextEncoder:
             return None
         ids = self._encode(anchor + text)
         return _compact(ids[1:] if anchor else ids)
+
+    def count_behind(self, anchor: str, text: str) -> int | None:
+        """How many ids `ids_behind` gives. Of a text that only grew little is encoded."""
+        if not self._cuts_words or _MARK_START in text or _MARK_END in text:
+            ids = self.ids_behind(anchor, text)
+            return None if ids is None else len(ids)
+        begin, before, count = self._typed
+        if before != anchor or not text.startswith(begin) or not is_cut(text, len(begin)):
+            begin, count = "", 0
+        place = last_cut(text, len(begin))
+        if place > len(begin):
+            # The last word but one may still grow, so one more stays behind the cut.
+            place = last_cut(text[:place], len(begin))
+        if place > len(begin):
+            more = self._count_from(anchor, text, len(begin), place)
+            if more is None:
+                return None
+            count += more
+            self._typed = text[:place], anchor, count
+        rest = self._count_from(anchor, text, place, len(text))
+        return None if rest is None else count + rest
+
+    def _count_from(self, anchor: str, text: str, start: int, end: int) -> int | None:
+        """Ids of a part of `text` that begins at its start or at a cut."""
+        if start:
+            return len(self._encode(text[start:end]))
+        ids = self.ids_behind(anchor, text[:end])
+        return None if ids is None else len(ids)
 
     def anchor_at_end(self, text: str) -> str:
         """The anchor that `text` ends with, or an empty string."""

@@ -333,13 +333,13 @@ class ChatTokenizer:
         except TemplateError:
             return None
         end = encoded.parts[at].end
-        part = turn.parts.get(end) or self._part(turn, end)
-        ending = part and (
-            written.ending.parts.get(part.end) or self._part(written.ending, part.end)
-        )
-        if part is None or ending is None:
+        part = turn.parts.get(end)
+        length = len(part.ids) if part else self._encoder.count_behind(end, turn.text)
+        end = part.end if part else self._encoder.anchor_at_end(turn.text)
+        ending = written.ending.parts.get(end) or self._part(written.ending, end)
+        if length is None or ending is None:
             return None
-        return encoded.lengths[at] + len(part.ids) + len(ending.ids)
+        return encoded.lengths[at] + length + len(ending.ids)
 
     def _head(self, messages: Sequence[Message], thinking: bool | None) -> _Turn:
         key = ("head", *map(_key, messages), thinking)
