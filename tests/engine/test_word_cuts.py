@@ -51,9 +51,7 @@ PROVEN = {
 }
 ENCODERS = {name: TextEncoder(hf, {}, (), "") for name, hf in PROVEN.items()}
 TEXTS = st.text(
-    st.sampled_from(
-        [*"abcXYZ  \n\t'.,-1239", "é", "\u0301", "世", "🙂", "\u00a0", "\u2003"]
-    ),
+    st.sampled_from([*"abcXYZ  \n\t'.,-1239", "é", "\u0301", "世", "🙂", "\u00a0", "\u2003"]),
     max_size=60,
 ) | st.lists(
     st.sampled_from(

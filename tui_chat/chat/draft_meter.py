@@ -90,8 +90,9 @@ class DraftMeter:
             self._size(situation.engine, bare, 0),
             bare.kept[:-1] if has_question else bare.kept,
         )
-        tokens = self._count(known, draft)
-        size = self._with_draft(known, draft, tokens)
+        question = _question(draft)
+        tokens = self._count(known, question)
+        size = self._with_draft(known, question, tokens)
         if size is None:
             plan = self._session.plan(draft, thinking, instead_of=instead_of) or bare
             size = self._size(situation.engine, plan, tokens - bare.prompt_tokens)
@@ -115,7 +116,8 @@ class DraftMeter:
             or known.situation != self._situation(thinking, instead_of)
         ):
             return None
-        return self._with_draft(known, draft, self._count(known, draft))
+        question = _question(draft)
+        return self._with_draft(known, question, self._count(known, question))
 
     def _situation(self, thinking: bool | None, instead_of: str | None) -> _Situation | None:
         engine, conversation = self._session.engine, self._session.conversation
@@ -125,21 +127,20 @@ class DraftMeter:
             engine, conversation.messages, conversation.system_prompt, thinking, instead_of
         )
 
-    def _with_draft(self, known: _Known, draft: str, tokens: int) -> PromptSize | None:
+    def _with_draft(self, known: _Known, question: Message, tokens: int) -> PromptSize | None:
         """The size with a draft that leaves out no other turns; None where it may."""
-        plan = known.bare.plan
-        if not draft.strip():
-            return known.bare
+        bare = known.bare
+        if not question.content:
+            return bare
         # What drops turns anyway drops so many that a part of the budget is free with the draft.
-        if known.bare.drops_more or tokens > plan.budget:
+        if bare.drops_more or tokens > bare.plan.budget:
             return None
-        draft_tokens = tokens - plan.prompt_tokens
-        plan = replace(plan, kept=(*known.history, _question(draft)), prompt_tokens=tokens)
-        return replace(known.bare, plan=plan, draft_tokens=draft_tokens)
+        plan = replace(bare.plan, kept=(*known.history, question), prompt_tokens=tokens)
+        return PromptSize(plan, tokens - bare.plan.prompt_tokens, bare.dropped_tokens)
 
-    def _count(self, known: _Known, draft: str) -> int:
-        """Tokens of the prompt with this draft, nothing else changed; timed."""
-        question, situation = _question(draft if draft.strip() else ""), known.situation
+    def _count(self, known: _Known, question: Message) -> int:
+        """Tokens of the prompt with this question, nothing else changed; timed."""
+        situation = known.situation
         started = self._clock()
         tokens = situation.engine.count_tokens((*known.history, question), situation.thinking)
         known.seconds = self._clock() - started
@@ -155,4 +156,5 @@ class DraftMeter:
 
 
 def _question(draft: str) -> Message:
-    return Message("draft", Role.USER, draft, _EPOCH)
+    """The draft as a message; one of white space is none."""
+    return Message("draft", Role.USER, draft if draft.strip() else "", _EPOCH)
