@@ -157,6 +157,11 @@ def _tell_damage(tree: MessageTree) -> None:
         complain(f"{tree.header.id}: {tree.damaged} {noun} left out.")
     if tree.is_newer:
         complain(f"{tree.header.id} was written by a newer tui-chat; some of it may be missing.")
+    if tree.unknown:
+        noun = (
+            "record of an unknown kind is" if tree.unknown == 1 else "records of unknown kinds are"
+        )
+        complain(f"{tree.header.id}: {tree.unknown} {noun} in its file alone.")
 
 
 def _write_file(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from tui_chat.store.exchange import FORMATS, export
 from tui_chat.store.foreign import Imported, ImportFault, read_conversations
 from tui_chat.store.records import message_record
 from tui_chat.store.tree import MessageTree
-from tui_chat.types import Conversation, Message, Role
+from tui_chat.types import ChatSettings, Conversation, Message, Mode, Role
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -131,11 +131,11 @@ def test_openai_messages_carry_reasoning_and_leave_out_empty_failures() -> None:
 
 def test_markdown_shows_the_open_branch_with_status_outside_the_text() -> None:
     text = exported("markdown", golden()).decode()
-    assert text.startswith(f"# The sky\n\n{ID} · 2026-03-01 12:00 UTC\n")
+    assert text.startswith(f"# The sky\n\n{ID} · 2026-03-01 12:00 UTC · preset exact\n")
     for part in (
         "## System prompt\n\nBe exact.",
         "## User\n\nWhy is the sky",
-        "## org/model-4B · edited\n",  # it is left out of the context, and shown all the same
+        "## org/model-4B · edited · left out\n",  # of the context, and shown all the same
     ):
         assert part in text
     assert text.endswith("## guide · interrupted\n\nRed, because\n")
@@ -151,6 +151,64 @@ def test_what_is_left_out_of_the_context_is_in_every_export() -> None:
     messages = json.loads(exported("json", tree))["messages"]
     marked = {m["id"] for m in messages if m.get("excluded")}
     assert marked == {"a1"}
+
+
+def test_where_each_fork_was_left_survives_as_well(tmp_path: Path) -> None:
+    data = (GOLDEN / "branches.jsonl").read_bytes()
+    before = MessageTree(Conversation(ID, START))
+    before.load(data)
+    (json_found,), _ = read_conversations(exported("json", before))
+    (file_found,), _ = read_conversations(data)
+    places = list(before.messages)
+    ends = [places.index(before.end_of_branch(id_)) for id_ in places]
+    store = ConversationStore(tmp_path)
+    for found in (json_found, file_found):
+        after = store.read(store.add(found.tree))
+        ids = list(after.messages)
+        assert [ids.index(after.end_of_branch(id_)) for id_ in ids] == ends
+
+
+def test_a_chat_of_our_own_keeps_pins_settings_and_marks() -> None:
+    own = ChatSettings("exact", Mode.SPEED, speed={"seed": 3, "stop_strings": ("END",)})
+    before = tree_of("question", "answer", title="T", system="S")
+    before.header = replace(
+        before.header, pinned=True, archived=True, title_by="model", settings=own
+    )
+    answer = list(before.messages)[1]
+    before.apply({"t": "exclude", "id": answer, "excluded": True})
+    (found,), _ = read_conversations(exported("json", before))
+    assert without_ids(found.tree) == without_ids(before)
+    assert found.tree.header.settings == own
+    assert [m.excluded for m in found.tree.messages.values()] == [False, True]
+
+
+def test_records_that_only_a_newer_version_knows_are_counted() -> None:
+    data = (GOLDEN / "foreign-records.jsonl").read_bytes()
+    (found,), _ = read_conversations(data)
+    assert "2 records of unknown kinds" in found.left_out
+
+
+@pytest.mark.parametrize(
+    ("content", "closed"),
+    [
+        ("```python\nprint(", "```python\nprint(\n```"),
+        ("a\n~~~~\nb\n~~~\n", "a\n~~~~\nb\n~~~\n~~~~"),
+        ("```\na\n```", "```\na\n```"),
+        ("````\n```\n````\nb", "````\n```\n````\nb"),
+        ("```\na\n``` b", "```\na\n``` b\n```"),
+        ("    ```\nindented", "    ```\nindented"),
+        ("```a`b\nno fence", "```a`b\nno fence"),
+    ],
+)
+def test_a_code_block_that_was_cut_off_does_not_hold_what_follows(
+    content: str, closed: str
+) -> None:
+    text = exported("markdown", tree_of(content, content)).decode()
+    assert f"## User\n\n{closed}\n\n## " in text and text.endswith(f"{closed}\n")
+    from markdown_it import MarkdownIt
+
+    headings = [t for t in MarkdownIt().parse(text) if t.type == "heading_open" and t.tag == "h2"]
+    assert len(headings) == 2
 
 
 # The files of others

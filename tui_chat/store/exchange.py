@@ -1,6 +1,7 @@
 """Conversations in the formats of other programs; what reads them is foreign.py."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tui_chat.types import Conversation, Role
 FORMATS = {"markdown": ".md", "json": ".json", "openai": ".jsonl", "sharegpt": ".json"}
 """The formats of an export, each with the ending of its files."""
 OURS = "tui-chat"
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _SHAREGPT = {Role.USER: "human", Role.ASSISTANT: "gpt", Role.SYSTEM: "system"}
 
 
@@ -56,12 +58,22 @@ def to_json(value: object, indent: int | None = None) -> str:
 
 
 def json_object(tree: MessageTree) -> dict[str, Any]:
-    """A conversation with all its branches; the fields are those of the records in FORMAT.md."""
+    """A conversation with all its branches; the fields are those of the records in FORMAT.md.
+
+    `opened` has the `head` records in their order, each with the number of the messages that
+    stand before it.
+    """
     header = {name: value for name, value in header_record(tree.header).items() if name != "t"}
     messages = [message_record("msg", message) for message in tree.messages.values()]
     for message in messages:
         del message["t"]
-    return {"format": OURS, **header, "head": tree.head, "messages": messages}
+    opened, number = [], 0
+    for record in tree.records():
+        if record["t"] == "head":
+            opened.append({"after": number, "id": record["id"]})
+        number += record["t"] in ("msg", "begin")
+    more = {"opened": opened} if len(opened) > 1 else {}
+    return {"format": OURS, **header, "head": tree.head, **more, "messages": messages}
 
 
 def _json_list(values: Iterable[object]) -> Iterator[str]:
@@ -100,9 +112,12 @@ def _sharegpt(tree: MessageTree) -> dict[str, Any]:
 def markdown(conversation: Conversation) -> str:
     """A conversation as one Markdown text: the open branch, a heading for each message."""
     title = " ".join(conversation.title.split()) or "Untitled"
-    parts = [f"# {title}", f"{conversation.id} · {conversation.created_at:%Y-%m-%d %H:%M} UTC"]
+    about = [conversation.id, f"{conversation.created_at:%Y-%m-%d %H:%M} UTC"]
+    if preset := " ".join(conversation.settings.preset.split()):
+        about.append(f"preset {preset}")
+    parts = [f"# {title}", " · ".join(about)]
     if conversation.system_prompt:
-        parts += ["## System prompt", conversation.system_prompt]
+        parts += ["## System prompt", _closed(conversation.system_prompt)]
     for message in conversation.messages:
         name = message.model if message.role is Role.ASSISTANT else message.role.value.capitalize()
         heading = [" ".join(name.split()) or "Assistant"]
@@ -110,10 +125,27 @@ def markdown(conversation: Conversation) -> str:
             heading.append(message.status)
         if message.edited:
             heading.append("edited")
+        if message.excluded:
+            heading.append("left out")
         parts.append(f"## {' · '.join(heading)}")
         if message.reasoning:
-            parts.append(
-                f"<details><summary>Reasoning</summary>\n\n{message.reasoning}\n\n</details>"
-            )
-        parts += [text for text in (message.content, message.error) if text]
+            reasoning = _closed(message.reasoning)
+            parts.append(f"<details><summary>Reasoning</summary>\n\n{reasoning}\n\n</details>")
+        parts += [_closed(text) for text in (message.content, message.error) if text]
     return ("\n\n".join(parts) + "\n").encode("utf-8", "replace").decode("utf-8")
+
+
+def _closed(text: str) -> str:
+    """`text` with its last code block closed: one that was cut off would hold all that follows."""
+    fence = ""
+    for line in text.split("\n"):
+        found = _FENCE.match(line)
+        if found is None:
+            continue
+        marks, rest = found.groups()
+        if not fence:
+            # The language of a block of backticks holds none.
+            fence = "" if marks[0] == "`" and "`" in rest else marks
+        elif marks.startswith(fence) and not rest.strip():
+            fence = ""
+    return f"{text.rstrip(chr(10))}\n{fence}" if fence else text

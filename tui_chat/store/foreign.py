@@ -186,32 +186,47 @@ def _of_tree(source: MessageTree) -> Imported:
     builder = _Builder()
     builder.tree.header = source.header
     new_ids: dict[str | None, str | None] = {None: None}
-    for message in source.messages.values():
-        new_ids[message.id] = builder.add(message, new_ids.get(message.parent_id))
+    for record in source.records():
+        if record["t"] == "head":
+            builder.tree.apply({"t": "head", "id": new_ids[record["id"]]})
+        elif record["t"] != "meta":
+            message = source.messages[record["id"]]
+            new_ids[message.id] = builder.add(message, new_ids.get(message.parent_id))
     if source.damaged:
         builder.skipped["damaged record(s)"] = source.damaged
     if source.is_newer:
         builder.skipped["version(s) that only a newer tui-chat knows in full"] += 1
+    if source.unknown:
+        builder.skipped["record(s) of unknown kinds"] = source.unknown
     return builder.result(new_ids.get(source.head))
 
 
 def _read_ours(value: dict[str, Any]) -> Imported:
     source = MessageTree(Conversation("", timestamp(value.get("created_at"))))
-    messages = value.get("messages")
     version = value.get("v", VERSION)
-    records = [
-        {**value, "t": "meta", "v": version},
-        *({**m, "t": "msg"} if isinstance(m, dict) else {"t": "msg"} for m in _list(messages)),
-        {"t": "head", "id": value.get("head")},
-    ]
-    if value.get("head") is None:
-        records.pop()
+    records: list[dict[str, Any]] = [{**value, "t": "meta", "v": version}]
+    opened = _opened(value)
+    for number, message in enumerate(_list(value.get("messages")), start=1):
+        records.append({**message, "t": "msg"} if isinstance(message, dict) else {"t": "msg"})
+        records += [{"t": "head", "id": id_} for id_ in opened.get(number, ())]
+    if value.get("head") is not None:
+        records.append({"t": "head", "id": value["head"]})
     for record in records:
         try:
             source.apply(record)
         except DamagedRecord:
             source.damaged += 1
     return _of_tree(source)
+
+
+def _opened(value: dict[str, Any]) -> dict[int, list[Any]]:
+    """Which messages were opened later, by the number of the messages before that."""
+    found: dict[int, list[Any]] = {}
+    for item in _list(value.get("opened")):
+        after = _dict(item).get("after")
+        if isinstance(after, int):
+            found.setdefault(after, []).append(item.get("id"))
+    return found
 
 
 def _read_openai(value: dict[str, Any]) -> Imported:

@@ -40,6 +40,8 @@ class MessageTree:
         self.is_newer = False
         """Whether a version that we do not know wrote the file."""
         self.damaged = 0
+        self.unknown = 0
+        """Records of kinds that we do not know; they stay in their file."""
         self._children: dict[str | None, list[str]] = {}
         self._selected: dict[str, int] = {}
         """The messages that became the head again later, in the order in which they did, each
@@ -115,6 +117,8 @@ class MessageTree:
                 self._set_head(message_id)
             case "exclude":
                 self._apply_exclude(record)
+            case _:
+                self.unknown += 1
 
     def records(self) -> Iterator[Record]:
         """Records that read back as this tree."""
