@@ -165,15 +165,18 @@ def _print(text: str) -> None:
 
 
 def _print_keys(options: Options) -> int:
-    from tui_chat.ui.commands import apply_keymap, key_table
+    from tui_chat.ui.commands import key_table
+    from tui_chat.ui.keymap import apply_keymap
 
-    actions, _ = apply_keymap(effective_config(options).config.keymap)
+    actions, problems = apply_keymap(effective_config(options).config.keymap)
     _print(key_table(actions))
+    for problem in problems:
+        complain(problem)
     return 0
 
 
 def _print_config(options: Options) -> int:
-    from tui_chat.ui.commands import apply_keymap
+    from tui_chat.ui.keymap import apply_keymap
 
     loaded = effective_config(options)
     config = loaded.config

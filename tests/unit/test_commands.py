@@ -9,11 +9,14 @@ from tui_chat.ui.commands import (
     BY_ID,
     BY_SLASH,
     GROUPS,
+    TYPING_ACTIONS,
     Action,
-    apply_keymap,
+    action_of,
+    is_command,
     key_label,
     key_table,
 )
+from tui_chat.ui.keymap import apply_keymap
 
 NEVER_DELIVERED = re.compile(
     r"""(ctrl\+(h|i|m|left_square_bracket)    # Backspace, Tab, Enter and Esc in disguise
@@ -89,12 +92,12 @@ def test_a_key_that_is_given_away_is_taken_from_its_old_action() -> None:
 
 
 def test_a_key_of_the_messages_may_be_one_that_means_something_else_in_the_box() -> None:
-    actions, problems = apply_keymap({"message-copy": "c, up", "new": "x"})
+    actions, problems = apply_keymap({"message-copy": "c, up", "new": "right"})
     assert keys_of(actions, "message-copy") == ("c", "up")
     assert keys_of(actions, "message-continue") == ()
     assert keys_of(actions, "message-up") == ("k",)
     assert keys_of(actions, "history-previous") == ("up",)
-    assert keys_of(actions, "message-exclude") == keys_of(actions, "new") == ("x",)
+    assert keys_of(actions, "message-next") == keys_of(actions, "new") == ("right",)
     assert problems == ()
 
 
@@ -146,3 +149,63 @@ def test_the_key_table_shows_the_keys_of_the_user() -> None:
     actions, _ = apply_keymap({"new": "f7"})
     line = next(line for line in key_table(actions).splitlines() if "start a new chat" in line)
     assert "F7" in line and "Ctrl+N" not in line
+
+
+def test_a_key_that_nobody_knows_is_named_and_the_defaults_stay() -> None:
+    actions, problems = apply_keymap({"new": "ctlr+n", "chats": "hyper, f7", "mode": "ctrl+zz"})
+    assert keys_of(actions, "new") == ("ctrl+n",)
+    assert keys_of(actions, "chats") == ("f7",)
+    assert [problem.split(" is no key")[0] for problem in problems] == [
+        'keymap: "ctlr+n" for new',
+        'keymap: "hyper" for chats',
+        'keymap: "ctrl+zz" for mode',
+    ]
+    assert all(problem.count(".") == 1 and problem.endswith(".") for problem in problems)
+
+
+def test_a_key_that_arrives_as_another_one_is_named() -> None:
+    _, problems = apply_keymap(
+        {"new": "ctrl+i", "chats": "ctrl+m", "help": "ctrl+[", "mode": "ctrl+h"}
+    )
+    told = " ".join(problems)
+    assert [word in told for word in ("Tab", "Enter", "Esc", "Backspace")] == [True] * 4
+
+
+def test_a_sign_that_is_typed_cannot_be_taken_from_the_box() -> None:
+    for key in ("m", "M", "shift+a", "ü", "space", "?", "full_stop", "minus"):
+        actions, problems = apply_keymap({"new": key})
+        assert keys_of(actions, "new") == ("ctrl+n",), key
+        assert len(problems) == 1 and "that you type" in problems[0], key
+
+
+def test_keys_can_be_written_as_people_write_them() -> None:
+    actions, problems = apply_keymap({"new": "Esc", "chats": "shift+ctrl+pgup", "help": "ctrl+/"})
+    assert problems == ()
+    assert keys_of(actions, "new") == ("escape",)
+    assert keys_of(actions, "chats") == ("ctrl+shift+pageup",)
+    assert keys_of(actions, "help") == ("ctrl+slash",)
+
+
+def test_it_is_told_when_nothing_could_be_sent_any_more() -> None:
+    assert apply_keymap({"send": ""})[1] == ("keymap: no key is left for send.",)
+    assert apply_keymap({"new": "enter"})[1] == ("keymap: no key is left for send.",)
+    assert apply_keymap({"send": "f5", "newline": "enter"})[1] == ()
+
+
+def test_every_action_that_is_not_typing_is_a_command_by_its_name_or_its_id() -> None:
+    for action in ACTIONS:
+        if action.id in TYPING_ACTIONS:
+            assert action_of(action.id) is None
+        else:
+            assert action_of(action.command) is action
+    assert action_of("regenerate") is None, "it has a name of its own"
+    assert action_of("") is None
+
+
+def test_no_id_is_the_slash_name_of_another_action() -> None:
+    assert all(BY_SLASH.get(action.id, action) is action for action in ACTIONS if not action.slash)
+
+
+def test_a_path_at_the_beginning_is_no_command() -> None:
+    assert is_command("/copy 2") and is_command("/") and is_command("/NEW")
+    assert not any(map(is_command, ["/etc/hosts is odd", "hello", "/a\nb", "// comment", "/3"]))

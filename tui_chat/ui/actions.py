@@ -19,6 +19,7 @@ from tui_chat.chat.session import TITLE_LENGTH
 from tui_chat.config import ConfigError, Resume
 from tui_chat.store.conversations import ConversationLog, StoreError
 from tui_chat.types import Mode, Role
+from tui_chat.ui.commands import TYPING_ACTIONS
 from tui_chat.ui.ink import Part
 from tui_chat.ui.message_actions import MessageActions
 
@@ -38,6 +39,10 @@ class Actions(MessageActions):
 
     async def do(self, action_id: str, argument: str | None) -> None:
         """Do an action; `argument` is None when it came from a key instead of a command."""
+        if action_id in TYPING_ACTIONS:  # from the palette
+            self.app.chat.box.focus()
+            await self.app.chat.box.act(action_id)
+            return
         result = getattr(self, f"do_{action_id.replace('-', '_')}")(argument)
         if result is not None:
             await result
@@ -81,7 +86,7 @@ class Actions(MessageActions):
             pass
         elif argument is not None:
             self.app.cancel_load()
-        else:
+        elif not self.app.chat.box.completer.dismiss():
             self.app.chat.cancel_edit()
         self.app.chat.box.focus()
 
@@ -160,8 +165,18 @@ class Actions(MessageActions):
             self.tell(str(error), trouble=True)
         return None
 
-    def do_chats(self, _: str | None) -> None:
-        self.open_library("")
+    async def do_chats(self, argument: str | None) -> None:
+        """Open the chat with a title, or the list with what is searched in it."""
+        titled = (" ".join((argument or "").split())).casefold()
+        found = [
+            summary.id
+            for summary in (await asyncio.to_thread(self.app.store.summaries) if titled else ())
+            if " ".join(summary.title.split()).casefold() == titled
+        ]
+        if len(found) == 1 and found[0] != self.app.open_log.id:
+            await self.open_chat(found[0])
+        else:
+            self.open_library(argument or "")
 
     def open_library(self, query: str) -> None:
         """Show the list of chats, with what is searched in it."""
@@ -212,7 +227,7 @@ class Actions(MessageActions):
 
     async def do_rename(self, argument: str | None) -> None:
         if not argument:
-            self.tell("Give the new title: /rename TITLE")
+            self.ask_argument("rename", "Give the new title: /rename TITLE")
         elif await self._change(lambda log_file: log_file.rename(argument)):
             self.app.chat.show_title()
             self.tell("Renamed.", seconds=3)

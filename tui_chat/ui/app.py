@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -41,10 +41,12 @@ from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
-from tui_chat.ui.commands import BY_SLASH, Action, apply_keymap
+from tui_chat.ui.commands import Action, action_of
+from tui_chat.ui.completion import Value
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
 from tui_chat.ui.ink import Line
+from tui_chat.ui.keymap import apply_keymap
 from tui_chat.ui.theme_switch import ThemeSwitch
 
 if TYPE_CHECKING:
@@ -60,13 +62,6 @@ log = logging.getLogger(__name__)
 
 OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
 
-NOT_IN_PALETTE = frozenset(
-    {
-        *("send", "newline", "history-previous", "history-next", "complete"),
-        *("interrupt", "leave", "palette", "rename"),
-        *("message-up", "message-down", "message-leave"),
-    }
-)
 SHUTDOWN_SECONDS = 3.0
 """How long a reply that was told to stop may take before the process ends without it."""
 THREAD_END_SECONDS = 0.3
@@ -127,6 +122,7 @@ class TuiChat(App[int], inherit_bindings=False):
             history=lambda: self.history,
             drafts=lambda: self.drafts,
             count_chats=lambda: self.store.totals()[0],
+            values=self._argument_values,
             model_name=model_name(spec),
             server=spec.server.name if spec.server else "",
         )
@@ -162,6 +158,11 @@ class TuiChat(App[int], inherit_bindings=False):
         from tui_chat.ui.actions import Actions
 
         return Actions(self)
+
+    def _argument_values(self, action_id: str) -> "Sequence[Value]":
+        from tui_chat.ui.argument_values import values_of
+
+        return values_of(self, action_id)
 
     # ---- life ----
 
@@ -382,19 +383,18 @@ class TuiChat(App[int], inherit_bindings=False):
             return True
 
     def palette_actions(self) -> list[Action]:
-        """The actions that can be done now and without an argument."""
+        """Every action of the table that can be done now, but that of the palette itself."""
         walking = self.chat.walked is not None
         return [
             action
             for action in self.actions
-            if action.id not in NOT_IN_PALETTE
-            and (walking or action.slash or not action.while_walking)
+            if action.id != "palette" and (walking or action.slash or not action.while_walking)
         ]
 
     async def action_slash(self, line: str) -> None:
         """Do a slash command with its argument."""
         name, _, argument = line[1:].partition(" ")
-        action = BY_SLASH.get(name.lower())
+        action = action_of(name.lower())
         if action is None:
             self.notify(f"There is no command /{sanitize(name)}; F1 lists them all.", markup=False)
             self.chat.box.set_text(line)

@@ -40,7 +40,8 @@ from tui_chat.types import (
     TextDelta,
 )
 from tui_chat.ui import welcome
-from tui_chat.ui.commands import Action, is_command
+from tui_chat.ui.commands import TYPING_ACTIONS, Action, is_command
+from tui_chat.ui.completer import Values
 from tui_chat.ui.desk import Desk
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
@@ -64,16 +65,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INPUT_ACTIONS = ("send", "newline", "history-previous", "history-next", "complete")
-"""Bound by the input box itself."""
-
 
 class ChatScreen(Screen[None]):
     """One conversation: messages, input box, status bar."""
 
     AUTO_FOCUS = "#box"
     BINDINGS = [Binding("tab", "tab", show=False)]
-    DEFAULT_CSS = "ChatScreen { layers: panel default; }"
+    DEFAULT_CSS = "ChatScreen { layers: panel default popup; }"
 
     def __init__(
         self,
@@ -84,6 +82,7 @@ class ChatScreen(Screen[None]):
         history: "Callable[[], PromptHistory]",
         drafts: "Callable[[], Drafts]",
         count_chats: Callable[[], int],
+        values: Values,
         model_name: str,
         server: str = "",
     ) -> None:
@@ -98,6 +97,7 @@ class ChatScreen(Screen[None]):
         self._config = config
         self._history = history
         self._count_chats = count_chats
+        self._values = values
         self._model_name = model_name
         self._server = server
         self._cancel: Event | None = None
@@ -110,7 +110,7 @@ class ChatScreen(Screen[None]):
         self._unseen = False
         """A reply went on under the view, and has not been scrolled to."""
         for action in actions:
-            if action.id not in INPUT_ACTIONS and not action.while_walking:
+            if action.id not in TYPING_ACTIONS and not action.while_walking:
                 for key in action.keys:
                     self._bindings.bind(key, f"app.do('{action.id}')", action.help, show=False)
 
@@ -126,6 +126,7 @@ class ChatScreen(Screen[None]):
                 key=self.key,
                 session=lambda: self._session,
                 queues=lambda: self.busy or self.engine is None,
+                values=self._values,
                 edits=lambda: self._walk.editing if self._walk is not None else None,
                 thinking=lambda: self.generation_settings.thinking,
             )

@@ -7,7 +7,7 @@ Textual, so that the command line and the guide can read it.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 Group = Literal["Write", "Reply", "Walk", "Message", "Go to", "Conversation", "Context"]
@@ -62,6 +62,16 @@ class Action:
         return key_label(self.keys[0]) if self.keys else ""
 
     @property
+    def command(self) -> str:
+        """What follows the slash: its own name, else its id; empty where none makes sense."""
+        return self.slash or ("" if self.id in TYPING_ACTIONS else self.id)
+
+    @property
+    def needs_argument(self) -> bool:
+        """Whether the slash command says nothing without its argument."""
+        return bool(self.argument) and not self.argument.startswith("[")
+
+    @property
     def usage(self) -> str:
         """The slash command with its argument, such as "/rename TITLE"; empty without one."""
         return f"/{self.slash} {self.argument}".rstrip() if self.slash else ""
@@ -76,7 +86,7 @@ def key_label(key: str) -> str:
 
 def is_command(text: str) -> bool:
     """Whether a text in the box is a /command and not a message."""
-    return re.fullmatch(r"/[A-Za-z-]*(\s.*)?", text.strip()) is not None
+    return re.fullmatch(r"/[A-Za-z-]*([ \t].*)?", text.strip()) is not None
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -167,39 +177,14 @@ ACTIONS: tuple[Action, ...] = (
 
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 BY_SLASH: Mapping[str, Action] = {action.slash: action for action in ACTIONS if action.slash}
+TYPING_ACTIONS = frozenset({"send", "newline", "history-previous", "history-next", "complete"})
+"""Done by the box itself, and no commands: a command would take the place of the text."""
 
 
-def apply_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[str, ...]]:
-    """The table with the user's keys, and one sentence per entry that cannot be used.
-
-    `keymap` maps an action id to Textual key names separated by commas; an empty text takes
-    the key away. A key that is given to one action is taken from every other that it could
-    mean at that moment: while one walks, the keys of the messages come first.
-    """
-    problems = [
-        f'keymap: there is no action "{action_id}"; F1 lists them all.'
-        for action_id in keymap
-        if action_id not in BY_ID
-    ]
-    wanted = {
-        action_id: tuple(key.strip().lower() for key in keys.split(",") if key.strip())
-        for action_id, keys in keymap.items()
-        if action_id in BY_ID
-    }
-    owners: dict[tuple[bool, str], str] = {}
-    for action_id, keys in wanted.items():
-        walking = BY_ID[action_id].while_walking
-        for key in keys:
-            owner = owners.setdefault((walking, key), action_id)
-            if owner != action_id:
-                problems.append(f'keymap: "{key}" is given to {owner} and to {action_id}.')
-    actions = []
-    for action in ACTIONS:
-        keys = wanted.get(action.id, action.keys)
-        walking = action.while_walking
-        keys = tuple(k for k in keys if owners.get((walking, k), action.id) == action.id)
-        actions.append(replace(action, keys=keys))
-    return tuple(actions), tuple(problems)
+def action_of(command: str) -> Action | None:
+    """The action of a slash command: by its name, or by its id where it has none."""
+    by_id = BY_ID.get(command)
+    return BY_SLASH.get(command) or (by_id if by_id and by_id.command == command else None)
 
 
 def key_table(actions: Iterable[Action] = ACTIONS) -> str:

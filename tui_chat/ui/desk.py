@@ -19,6 +19,8 @@ from textual.widgets import TextArea
 
 from tui_chat.types import Message, Role
 from tui_chat.ui.commands import Action, is_command
+from tui_chat.ui.completer import Values
+from tui_chat.ui.completion import Word
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.status_bar import HintRow
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tui_chat.chat.draft_meter import DraftMeter, PromptSize
     from tui_chat.chat.session import Session
     from tui_chat.store.prompt_history import PromptHistory
+    from tui_chat.ui.completion_list import CompletionList
     from tui_chat.ui.draft import DraftCount
 
 log = logging.getLogger(__name__)
@@ -71,13 +74,16 @@ class Desk(Vertical):
         queues: Callable[[], bool],
         edits: Callable[[], Message | None],
         thinking: Callable[[], bool | None],
+        values: Values,
     ) -> None:
         """`key` gives the shown key of an action, `session` the conversation that is shown,
         `edits` the message whose text is in the box; `queues` tells whether a prompt would have
-        to wait, `thinking` whether the model is to reason first.
+        to wait, `thinking` whether the model is to reason first; `values` gives the arguments
+        that are offered for an action.
         """
         super().__init__(id="prompt")
-        self.box = PromptInput(actions, history)
+        self.box = PromptInput(actions, history, values)
+        self.box.completer.changed = self._complete
         self._queues = queues
         self._edits = edits
         self._thinking = thinking
@@ -90,6 +96,7 @@ class Desk(Vertical):
         self._meter: tuple[Session, DraftMeter] | None = None
         self._prompt_size: PromptSize | None = None
         self._outbox: list[_Outgoing] = []
+        self._list: CompletionList | None = None
 
     @property
     def attached(self) -> list[str]:
@@ -127,9 +134,10 @@ class Desk(Vertical):
         session = self._session()
         engine = session.engine if session is not None else None
         self.query_one(HintRow).update_hint(
-            self.box.suggestions(),
+            self.box.command,
             key=self._key,
             queues=self._queues(),
+            completes=self.box.completer.is_open,
             unfolds=self.box.label_at_cursor() is not None,
             size=self._prompt_size if self.box.text or self.attached else None,
             exact=engine is None or engine.exact_counts,
@@ -144,6 +152,7 @@ class Desk(Vertical):
             self._timer.stop()
         if not self._recount():
             self._timer = self.set_timer(COUNT_DELAY, self.count)
+        self.box.completer.update()
         self.show_hint()
 
     def _typed(self) -> tuple[str, str | None]:
@@ -178,6 +187,7 @@ class Desk(Vertical):
 
     @on(TextArea.SelectionChanged, "#box")
     def _cursor_moved(self) -> None:
+        self.box.completer.update()
         if self.box.folded.has_labels:
             self.show_hint()
 
@@ -236,6 +246,30 @@ class Desk(Vertical):
             row.show_files(count.files)
             if not count.files:
                 await row.remove()
+
+    # ---- completing ----
+
+    def _complete(self) -> None:
+        """Show what the completer has, and look for what it needs."""
+        word = self.box.completer.needs
+        if word is not None:
+            self.run_worker(self._find(word), group="find", exclusive=True, exit_on_error=False)
+        self._show_list()
+
+    async def _find(self, word: Word) -> None:
+        completer = self.box.completer
+        completer.found(word, await asyncio.to_thread(completer.find, word))
+
+    def _show_list(self) -> None:
+        completer = self.box.completer
+        if self._list is None and completer.is_open:
+            from tui_chat.ui.completion_list import CompletionList
+
+            self._list = CompletionList(completer.accept)
+            self.screen.mount(self._list)
+        if self._list is not None:
+            self._list.show_candidates(completer.candidates, completer.highlighted, self.region)
+        self.show_hint()
 
     # ---- sending ----
 

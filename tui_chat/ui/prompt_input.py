@@ -12,7 +12,8 @@ from textual.message import Message as UIMessage
 from textual.widgets import TextArea
 
 from tui_chat.ui import folded_text
-from tui_chat.ui.commands import Action
+from tui_chat.ui.commands import Action, is_command
+from tui_chat.ui.completer import Completer, Values
 
 if TYPE_CHECKING:
     from tui_chat.store.prompt_history import PromptHistory
@@ -32,8 +33,13 @@ class PromptInput(TextArea):
             self.text = text
             self.typed = text if typed is None else typed
 
-    def __init__(self, actions: Sequence[Action], history: "Callable[[], PromptHistory]") -> None:
-        """`history` gives the earlier prompts."""
+    def __init__(
+        self,
+        actions: Sequence[Action],
+        history: "Callable[[], PromptHistory]",
+        values: Values,
+    ) -> None:
+        """`history` gives the earlier prompts, `values` the arguments of an action."""
         self.folded = folded_text.FoldedTexts()
         super().__init__(
             id="box",
@@ -48,9 +54,20 @@ class PromptInput(TextArea):
         self._history = history
         self._position: int | None = None
         self._draft = ""
+        self.completer = Completer(self, actions, values)
         self._action_of = {
             key: action.id for action in actions if not action.while_walking for key in action.keys
         }
+
+    @property
+    def recalls(self) -> bool:
+        """Whether what is in the box is an earlier prompt that was recalled."""
+        return self._position is not None
+
+    def put(self, text: str, start: Location, end: Location) -> None:
+        """Replace a part of the text, and put the cursor behind it."""
+        result = self.replace(text, start, end, maintain_selection_offset=False)
+        self.move_cursor(result.end_location)
 
     @property
     def full_text(self) -> str:
@@ -83,23 +100,13 @@ class PromptInput(TextArea):
         later = self._position
         self.set_text(self._draft if later is None else history.entries[later])
 
-    def suggestions(self) -> list[Action]:
-        """The slash commands that what is typed may become."""
-        text = self.text
-        if not text.startswith("/") or "\n" in text:
-            return []
-        name = text[1:].split(" ", 1)[0]
-        exact = [a for a in self._actions if a.slash and a.slash == name]
-        if " " in text:
-            return exact
-        return exact + [a for a in self._actions if a.slash.startswith(name) and a.slash != name]
-
-    def completion(self) -> str | None:
-        """What Tab makes of a command that is being typed, or None."""
-        found = [action for action in self.suggestions() if f"/{action.slash}" != self.text.strip()]
-        if not found or " " in self.text:
+    @property
+    def command(self) -> Action | None:
+        """The slash command that is being typed with its argument."""
+        name, space, _ = self.text.partition(" ")
+        if not space or not is_command(self.text):
             return None
-        return f"/{found[0].slash}" + (" " if found[0].argument else "")
+        return next((a for a in self._actions if a.slash and f"/{a.slash}" == name), None)
 
     def set_text(self, text: str) -> None:
         """Replace the text and put the cursor behind it; what is too long for the box is folded."""
@@ -161,8 +168,7 @@ class PromptInput(TextArea):
             return False
         start, end, label = found
         text = self.folded.text_of(label)
-        result = self.replace(text, (row, start), (row, end), maintain_selection_offset=False)
-        self.move_cursor(result.end_location)
+        self.put(text, (row, start), (row, end))
         return True
 
     def get_line(self, line_index: int) -> Text:
@@ -210,7 +216,7 @@ class PromptInput(TextArea):
             return
         key = "shift+enter" if event.key == "shift+\r" else event.key  # xterm's modifyOtherKeys
         action = self._action_of.get(key)
-        if action is not None and await self._act(action):
+        if action is not None and await self.act(action):
             event.stop()
             event.prevent_default()
             return
@@ -218,25 +224,27 @@ class PromptInput(TextArea):
             self._position = None
         await super()._on_key(event)
 
-    async def _act(self, action: str) -> bool:
-        """Do the action of a key; False leaves the key to the text area."""
+    async def act(self, action: str) -> bool:
+        """Do an action; False leaves its key to the text area."""
         match action:
             case "send":
-                self._send()
+                if not self.completer.accept_for_send():
+                    self._send()
             case "newline":
                 self.insert("\n")
             case "history-previous":
                 # Above the first line there is nothing to move to, so the arrow recalls.
-                return self.cursor_location[0] == 0 and self._recall_earlier()
+                at_top = self.cursor_location[0] == 0
+                return self.completer.move(-1) or (at_top and self._recall_earlier())
             case "history-next":
+                if self.completer.move(1):
+                    return True
                 if self._position is None or not self.cursor_at_last_line:
                     return False
                 self._recall_later(self._position)
             case "complete":
-                completed = self.completion()
-                if completed is None:
+                if not self.completer.accept():
                     return self.label_at_cursor() is not None and self.unfold()
-                self.set_text(completed)
             case _:
                 await self.app.run_action(f"app.do('{action}')")
         return True

@@ -1,6 +1,6 @@
 """The rows around the box: what is happening, the hints, and model, mode, context, memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -179,29 +179,37 @@ def _below(key: str, *, unseen: bool) -> list[Line]:
 
 
 class HintRow(OneLine):
-    """The row under the text: keys or matching commands on the left, the draft's size right."""
+    """The row under the text: keys or the command on the left, the draft's size right."""
 
     def __init__(self) -> None:
         super().__init__(id="hint")
 
     def update_hint(
         self,
-        commands: Sequence[Action],
+        command: Action | None,
         *,
         key: Callable[[str], str],
         queues: bool,
+        completes: bool,
         unfolds: bool,
         size: "PromptSize | None",
         exact: bool,
     ) -> None:
         """Show what fits the moment; `key` gives the shown key of an action.
 
-        `unfolds` tells that the cursor is at a folded text, `size` is that of the next prompt
-        where it is known.
+        `command` is the one whose argument is being typed, `completes` tells that a list of
+        candidates is open, `unfolds` that the cursor is at a folded text; `size` is that of the
+        next prompt where it is known.
         """
         right = _draft_lines(size, "" if exact else "≈") if size is not None else []
-        if commands:
-            self.show(_command_lines(commands[:4], key("complete")))
+        if completes:
+            choose: Line = (("k", "↑↓"), ("m", " choose · "), ("k", key("complete")))
+            close: Line = (("m", " take · "), ("k", key("stop")), ("m", " close"))
+            self.show([(*choose, *close)], right)
+            return
+        if command is not None:
+            usage: Line = (("ref", command.usage),)
+            self.show([(*usage, ("m", f"  {command.help}")), usage])
             return
         if unfolds:
             unfold: Line = (("k", key("complete")), ("m", " unfold · "))
@@ -219,16 +227,6 @@ class HintRow(OneLine):
             last: Line = (("k", key("help")), ("m", " help"))
             right = [(*commands_line, *palette, *last), (*commands_line, *last), last]
         self.show([keys], right)
-
-
-def _command_lines(commands: Sequence[Action], tab: str) -> list[Line]:
-    """As many of the commands as fit, with what they do."""
-    head: Line = (("k", tab), ("m", " complete · "))
-    names = [(("ref", action.usage), ("m", f" {action.help}  ")) for action in commands]
-    return [
-        (*head, *(part for name in names[:count] for part in name))
-        for count in range(len(names), 0, -1)
-    ]
 
 
 def _draft_lines(size: "PromptSize", about: str) -> list[Line]:
