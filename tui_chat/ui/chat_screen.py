@@ -423,6 +423,8 @@ class ChatScreen(Screen[None]):
             await self.branches.submit_edit(text)
             return
         self._history().add(event.typed)
+        if not self.is_attached:
+            return  # the app is leaving; the prompt can be recalled
         if is_command(event.typed):
             await self.app.run_action(f"app.slash({text.strip()!r})")
             return
