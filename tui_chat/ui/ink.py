@@ -37,6 +37,7 @@ _STYLES = {
 _ANSI_STYLES = {
     "m": "dim",
     "off": "dim",
+    "past": "$bar-past dim",
     "rule": "dim",
     "k": "bold",
     "hi": "bold",

@@ -140,15 +140,16 @@ class MetricsFigures(Widget):
     def _rows(self, width: int, heights: Sequence[int], gap: int) -> tuple[Rows, int]:
         has_two = width >= _TWO_COLUMNS
         column = (width - _GUTTER) // 2 if has_two else width
+        rest = width - _GUTTER - column if has_two else width
         history, window = self._history, self._window
         plots: Rows = []
         if history.replies and heights:
             plots = plot_rows(history, window, column, heights, gap)
         elif history.replies:
             plots = sparkline_rows(history, window, column)
-        memory = memory_rows(self._memory, column)
+        memory = memory_rows(self._memory, rest)
         tables: Rows = []
-        for rows in (reply_rows(history, column), mode_rows(history, column)):
+        for rows in (reply_rows(history, rest), mode_rows(history, rest)):
             tables += [*rows, *[()] * gap] if rows else []
         at = len(tables)
         tables += memory
