@@ -41,7 +41,7 @@ from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
-from tui_chat.ui.commands import Action, action_of
+from tui_chat.ui.commands import TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.completion import Value
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
@@ -383,13 +383,14 @@ class TuiChat(App[int], inherit_bindings=False):
             return True
 
     def palette_actions(self) -> list[Action]:
-        """Every action of the table that can be done now, but that of the palette itself."""
+        """Every action that can be done now, but the palette itself; those of typing last."""
         walking = self.chat.walked is not None
-        return [
+        found = [
             action
             for action in self.actions
             if action.id != "palette" and (walking or action.slash or not action.while_walking)
         ]
+        return sorted(found, key=lambda action: action.id in TYPING_ACTIONS)
 
     async def action_slash(self, line: str) -> None:
         """Do a slash command with its argument."""
