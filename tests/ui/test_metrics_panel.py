@@ -1,6 +1,7 @@
 """The panel of figures: opened, closed, followed and copied, beside the chat or over it."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -333,3 +334,20 @@ async def test_key_that_was_given_to_the_panel_closes_it_too(
         await until(pilot, lambda: isinstance(app.screen, MetricsScreen))
         await pilot.press("f9")
         await until(pilot, lambda: app.screen is app.chat)
+
+
+async def test_long_chat_says_that_these_are_the_last_replies_until_all_are_loaded(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    store_replies(tmp_path, 2000)
+    app = make_app(resume=Resume(CHAT))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(pilot)
+        assert app.chat.session.conversation.has_earlier
+        await pilot.press("f7")
+        await until(pilot, lambda: "by mode" in shown(app))
+        assert re.search(r"last \d+ replies", shown(app))
+        assert "2,059.0 tok/s" in shown(app)
+        await asyncio.to_thread(app.open_log.load_all)
+        await until(pilot, lambda: "2,000 replies" in shown(app))
+        assert "last 2,000" not in shown(app)

@@ -17,7 +17,7 @@ from tui_chat.chat.metrics_history import (
     MetricsHistory,
     as_text,
 )
-from tui_chat.types import Message, Mode, Precision, ReplyMetrics, Role
+from tui_chat.types import Conversation, Message, Mode, Precision, ReplyMetrics, Role
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 USUAL = ReplyMetrics(
@@ -48,7 +48,7 @@ def branch(*replies: Message) -> tuple[Message, ...]:
 
 
 def history(*replies: Message) -> MetricsHistory:
-    return MetricsHistory.of(branch(*replies))
+    return MetricsHistory.of(Conversation("c", NOW, messages=branch(*replies)))
 
 
 def test_series_has_one_value_for_each_measured_reply_in_their_order() -> None:
@@ -87,7 +87,7 @@ def test_reuse_that_a_server_does_not_tell_is_not_taken_for_none() -> None:
 
 
 def test_empty_conversation_has_no_figures() -> None:
-    found = MetricsHistory.of(())
+    found = history()
 
     assert found.last(TOKENS_PER_SECOND) is None
     assert [mode.median(TOKENS_PER_SECOND) for mode in found.by_mode()] == [None, None]
@@ -95,10 +95,10 @@ def test_empty_conversation_has_no_figures() -> None:
 
 
 def test_history_says_when_the_beginning_of_the_branch_is_not_loaded() -> None:
-    messages = branch(reply(), reply())
+    found = Conversation("c", NOW, messages=branch(reply()), has_earlier=True)
 
-    assert not MetricsHistory.of(messages).has_earlier
-    assert MetricsHistory.of(messages[2:]).has_earlier
+    assert MetricsHistory.of(found).has_earlier
+    assert "Earlier replies are not loaded." in as_text(MetricsHistory.of(found))
 
 
 def test_modes_are_compared_over_the_replies_that_are_wholly_in_one() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tui_chat.types import Message, Mode, ReplyMetrics, Role
+from tui_chat.types import Conversation, Message, Mode, ReplyMetrics, Role
 
 FEWEST_TOKENS = 8
 """A reply of fewer tokens has no rate worth telling."""
@@ -94,10 +94,10 @@ class MetricsHistory:
     """Whether there are replies before these, which are not loaded."""
 
     @classmethod
-    def of(cls, messages: Sequence[Message]) -> "MetricsHistory":
-        """The history of a branch; replies of which nothing was measured are left out."""
-        has_earlier = bool(messages) and messages[0].parent_id is not None
-        return cls(tuple(m for m in messages if _is_measured(m)), has_earlier)
+    def of(cls, conversation: Conversation) -> "MetricsHistory":
+        """The history of the open branch; replies of which nothing was measured are left out."""
+        measured = tuple(message for message in conversation.messages if _is_measured(message))
+        return cls(measured, conversation.has_earlier)
 
     @property
     def metrics(self) -> tuple[ReplyMetrics, ...]:

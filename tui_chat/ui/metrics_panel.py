@@ -67,7 +67,7 @@ def toggle_metrics(chat: "ChatScreen", copy: Callable[[], None]) -> None:
 
 def figures_text(chat: "ChatScreen") -> str | None:
     """The figures of the conversation that is shown; None where there are none."""
-    history = MetricsHistory.of(chat.session.conversation.messages)
+    history = MetricsHistory.of(chat.session.conversation)
     return as_text(history) if history.replies else None
 
 
@@ -96,10 +96,10 @@ class MetricsFigures(Widget):
         """Show what the conversation holds now, where that is something new."""
         engine = self._chat.engine
         window = engine.context_window if engine is not None else None
-        messages = self._chat.session.conversation.messages
-        if messages is not self._messages or window != self._window:
-            self._messages, self._window = messages, window
-            self._history = MetricsHistory.of(messages)
+        conversation = self._chat.session.conversation
+        if conversation.messages is not self._messages or window != self._window:
+            self._messages, self._window = conversation.messages, window
+            self._history = MetricsHistory.of(conversation)
             self._memory = engine.memory() if engine is not None else None
             self._on_change(self._history)
             self.refresh(layout=True)
@@ -108,6 +108,7 @@ class MetricsFigures(Widget):
         """Repaint the rows of the memory, if other digits are to be shown."""
         if not self.is_on_screen:
             return
+        self._look()  # more of a long conversation may have been loaded
         engine = self._chat.engine
         before, at = self._layout(self.size.width)
         self._memory = engine.memory() if engine is not None else None
