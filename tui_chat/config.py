@@ -39,6 +39,8 @@ class Config:
     """The effective settings."""
 
     model: str = "guide"
+    model_dirs: tuple[str, ...] = ()
+    """Folders whose models are listed to choose from; `~` is the user's home."""
     precision: Precision | None = None
     device: str = "auto"
     context_window: int | None = None
@@ -137,8 +139,15 @@ def _model(value: Any) -> str:
     return name
 
 
+def _folders(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError('a list of folders such as ["~/models"]')
+    return tuple(value)
+
+
 _CHECKS: Mapping[str, Check] = {
     "model": _model,
+    "model_dirs": _folders,
     "precision": settings.precision,
     "device": settings.name,
     "context_window": settings.whole(64, 100_000_000),

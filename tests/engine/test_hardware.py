@@ -12,10 +12,11 @@ from tui_chat.engine.hardware import (
     detect_hardware,
     estimate,
     kv_bytes_per_token,
+    kv_cache_bytes,
     weights_needed,
 )
 from tui_chat.engine.ladder import plan_ladder
-from tui_chat.types import ModelSpec, Precision
+from tui_chat.types import MemoryUse, ModelSpec, Precision
 
 pytestmark = pytest.mark.engine
 
@@ -79,6 +80,49 @@ def test_cache_of_grouped_query_heads_is_counted_once_per_group() -> None:
         LLAMA_8B
     )
     assert kv_bytes_per_token({**LLAMA_8B, "head_dim": 256}) == 2 * kv_bytes_per_token(LLAMA_8B)
+
+
+SLIDING = {**LLAMA_8B, "num_hidden_layers": 6, "sliding_window": 1000}
+ONE_LAYER = kv_bytes_per_token(LLAMA_8B) // 32
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens_kept"),
+    [
+        (SLIDING, 6 * 4000),  # which layers slide is not known: all count in full
+        ({**SLIDING, "model_type": "mistral"}, 6 * 1000),
+        ({**SLIDING, "model_type": "mistral", "sliding_window": None}, 6 * 4000),
+        ({**SLIDING, "model_type": "gemma2"}, 3 * 1000 + 3 * 4000),
+        ({**SLIDING, "sliding_window_pattern": 6}, 5 * 1000 + 4000),
+        ({**SLIDING, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}, 9000),
+        ({**SLIDING, "layer_types": ["conv"] * 4 + ["full_attention"] * 2}, 8000),
+        ({**SLIDING, "layer_types": ["something_new"] * 6}, 6 * 4000),
+        ({**SLIDING, "layer_types": ["conv"]}, 6 * 4000),  # not one for each layer
+        ({**SLIDING, "num_hidden_layers": 8, "model_type": "qwen3_next"}, 2 * 4000),
+    ],
+)
+def test_layers_that_slide_or_keep_a_state_are_counted_as_what_they_keep(
+    config: dict[str, object], tokens_kept: int
+) -> None:
+    assert kv_cache_bytes(config, 4000) == tokens_kept * ONE_LAYER
+
+
+def test_numbers_of_four_bytes_take_twice_the_memory() -> None:
+    assert kv_cache_bytes(LLAMA_8B, 100, 4) == 2 * kv_cache_bytes(LLAMA_8B, 100)
+    small = replace(MODEL, parameters=10_000_000, weights_bytes=20_000_000)
+    fit = plan_ladder(small, ModelSpec(), Hardware(CPU))[3]
+    assert fit.dtype == "float32" and fit.needed_bytes > 40_000_000
+
+
+def test_what_a_loaded_model_holds_counts_as_free_where_it_is() -> None:
+    memory = MemoryUse(5 * GB, 1 * GB, 7 * GB, 2 * GB, 80 * GB)
+    hardware = Hardware(CPU, (gpu(2 * GB), gpu(3 * GB, "cuda:1")))
+    after = hardware.after_freeing("cuda:0", memory)
+    assert [device.free_bytes for device in after.gpus] == [9 * GB, 3 * GB]
+    assert after.cpu == CPU
+    cpu = replace(CPU, free_bytes=60 * GB)
+    held = Hardware(cpu).after_freeing("cpu", memory).cpu.free_bytes - cpu.free_bytes
+    assert 0 <= held <= 4 * GB
 
 
 @pytest.mark.parametrize("config", [{}, {"num_hidden_layers": "x"}, {"hidden_size": -1}])

@@ -117,10 +117,11 @@ class Session:
         Raises:
             EngineError: the prompt cannot be rendered.
         """
+        engine = self.engine  # which may be unloaded meanwhile
         plan = self.plan(thinking=thinking)
-        if self.engine is None or plan is None or not self.conversation.messages:
+        if engine is None or plan is None or not self.conversation.messages:
             return 0, 0
-        cached = self.engine.count_cached(plan.kept, thinking)
+        cached = engine.count_cached(plan.kept, thinking)
         return plan.prompt_tokens - cached, cached
 
     def count_text(self, text: str) -> int | None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,12 @@ from typing import Any, Literal
 from huggingface_hub import constants
 
 from tui_chat.engine.base import EngineError, LoadCancelled, LoadError, OnProgress
-from tui_chat.engine.checkpoint import as_gigabytes, is_complete, read_checkpoint
+from tui_chat.engine.checkpoint import (
+    Checkpoint,
+    as_gigabytes,
+    is_complete,
+    read_checkpoint,
+)
 from tui_chat.engine.faults import causes, first_line
 from tui_chat.types import LoadProgress, ModelSpec
 
@@ -34,9 +40,13 @@ class InstalledModel:
     name: str
     """What `--model` takes."""
     path: Path
-    size_bytes: int
-    """Bytes of its weights."""
-    source: Literal["built in", "cached"]
+    checkpoint: Checkpoint
+    source: Literal["built in", "cached", "folder"]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its weights."""
+        return self.checkpoint.weights_bytes
 
 
 def guide_folder() -> Path:
@@ -116,11 +126,16 @@ def cached_snapshot(name: str, revision: str | None, cache_dir: Path) -> Path | 
     return folder if is_complete(folder) else None
 
 
-def installed_models(cache_dir: Path | None = None) -> tuple[InstalledModel, ...]:
-    """The built-in model and the complete chat models in the hub's cache, by name."""
+def installed_models(
+    cache_dir: Path | None = None, model_dirs: Sequence[Path] = ()
+) -> tuple[InstalledModel, ...]:
+    """The built-in model, the complete chat models in the hub's cache, and those in `model_dirs`.
+
+    A model may be such a folder itself, or stand in it, or in a folder of it.
+    """
     cache_dir = cache_dir or default_cache_dir()
     found: list[InstalledModel] = []
-    candidates: list[tuple[str, Path, Literal["built in", "cached"]]] = []
+    candidates: list[tuple[str, Path, Literal["built in", "cached", "folder"]]] = []
     if is_complete(guide_folder()):
         candidates.append(("guide", guide_folder(), "built in"))
     for folder in sorted(cache_dir.glob("models--*")):
@@ -128,10 +143,25 @@ def installed_models(cache_dir: Path | None = None) -> tuple[InstalledModel, ...
         snapshot = cached_snapshot(name, None, cache_dir)
         if snapshot is not None:
             candidates.append((name, snapshot, "cached"))
+    folders = dict.fromkeys(path for folder in model_dirs for path in _model_folders(folder))
+    candidates += [(str(folder), folder, "folder") for folder in folders]
     for name, path, source in candidates:
         with contextlib.suppress(LoadError):  # what would be refused is not offered
-            found.append(InstalledModel(name, path, read_checkpoint(path).weights_bytes, source))
+            found.append(InstalledModel(name, path, read_checkpoint(path), source))
     return tuple(found)
+
+
+def _model_folders(folder: Path, depth: int = 2) -> Iterator[Path]:
+    """The complete models in `folder`, down to `depth` folders below it."""
+    if is_complete(folder):
+        yield folder
+    elif depth:
+        inner: list[Path] = []
+        with contextlib.suppress(OSError):  # gone, or not ours to read
+            inner = sorted(path for path in folder.iterdir() if path.is_dir())
+        for path in inner:
+            if not path.name.startswith("."):
+                yield from _model_folders(path, depth - 1)
 
 
 def _download(

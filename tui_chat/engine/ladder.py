@@ -7,6 +7,7 @@ from tui_chat.engine.checkpoint import Checkpoint, as_gigabytes
 from tui_chat.engine.hardware import (
     SMALL_PARAMETERS,
     Device,
+    Fit,
     Hardware,
     estimate,
     weights_needed,
@@ -146,9 +147,15 @@ def _quantised_on_cpu(
     return _measured(step, checkpoint, cpu, window)
 
 
+def step_fit(step: Step, checkpoint: Checkpoint, device: Device, window: int) -> Fit:
+    """What `step` needs on its `device`; the window as in `estimate`."""
+    size = 4 if step.dtype == "float32" else 2
+    return estimate(checkpoint, step.precision, device, window, element_bytes=size)
+
+
 def _measured(step: Step, checkpoint: Checkpoint, device: Device, window: int) -> Step:
     """`step` with what it needs; an obstacle where that is more than is free."""
-    fit = estimate(checkpoint, step.precision, device, window)
+    fit = step_fit(step, checkpoint, device, window)
     if step.obstacle or not fit.shortage:
         return replace(step, needed_bytes=fit.needed_bytes)
     return replace(step, needed_bytes=fit.needed_bytes, obstacle=fit.shortage, is_short=True)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tui_chat import files
 from tui_chat.chat.context import left_out
@@ -377,17 +377,27 @@ class Actions(MessageActions):
             self.tell("/metrics shows the figures of this chat, /metrics copy copies them.")
 
     async def do_model(self, argument: str | None) -> None:
-        from tui_chat.ui.model_screen import ModelScreen
+        from tui_chat.ui.model_rows import ModelChoice
+        from tui_chat.ui.model_screen import UNLOAD, ModelScreen
 
-        def chosen(name: str | None) -> None:
-            if name:
-                self.app.switch_model(name)
+        app, engine = self.app, self.app.engine
+
+        def chosen(choice: ModelChoice | Literal["unload"] | None) -> None:
+            if choice == UNLOAD:
+                app.unload_model()
+            elif choice is not None:
+                app.switch_model(choice.name, choice)
 
         if argument:
-            self.app.switch_model(argument)
-        else:
-            servers = tuple(self.app.loaded.config.servers.values())
-            self.app.push_screen(ModelScreen(self.app.spec.model, servers), chosen)
+            app.switch_model(argument)
+            return
+        memory = engine.memory() if engine is not None else None
+        held = (engine.device, memory) if engine is not None and memory is not None else None
+        screen = ModelScreen(app.spec.model, app.loaded.config, held, loaded=engine is not None)
+        app.push_screen(screen, chosen)
+
+    def do_unload(self, _: str | None) -> None:
+        self.app.unload_model()
 
     def do_palette(self, _: str | None) -> None:
         from tui_chat.ui.palette_screen import PaletteScreen

@@ -44,8 +44,7 @@ from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.completion import Value
 from tui_chat.ui.engine_thread import EngineThread
-from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady
-from tui_chat.ui.ink import Line
+from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
 from tui_chat.ui.keymap import apply_keymap
 from tui_chat.ui.theme_switch import ThemeSwitch
 
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from tui_chat.store.drafts import Drafts
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.actions import Actions
+    from tui_chat.ui.model_rows import ModelChoice
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ class TuiChat(App[int], inherit_bindings=False):
         self.actions, problems = apply_keymap(config.keymap)
         self._open_engine = open_engine
         self._load_cancel: threading.Event | None = None
+        self._answering = ""
+        """Name of the model that was loaded last."""
         self._data_dir = data_dir
         self._resume = resume
         self.takes_keys = threading.Event()
@@ -301,16 +303,15 @@ class TuiChat(App[int], inherit_bindings=False):
 
     def load_model(self, spec: ModelSpec) -> None:
         """Load a model on the engine thread; the one that is loaded is freed first."""
-        old, self.engine = self.engine, None
-        self.chat.session.engine = None
-        self.chat.titles.stop()
+        self.cancel_load()
+        old = self._let_go()
         self.spec = spec
         self.chat.will_run_on(spec.server.name if spec.server else "")
         self.chat.update_status(model=model_name(spec), rung="loading", memory=None)
 
         def job(cancel: threading.Event) -> None:
             def report(progress: LoadProgress) -> None:
-                self.post_message(ModelLoading(progress))
+                self.post_message(ModelLoading(progress, cancel))
 
             if old is not None:
                 old.close()
@@ -318,20 +319,35 @@ class TuiChat(App[int], inherit_bindings=False):
                 engine = self._open_engine(spec, report, cancel)
             except EngineError as error:
                 cancelled = isinstance(error, LoadCancelled)
-                self.post_message(ModelFailed(str(error), cancelled=cancelled))
+                self.post_message(ModelFailed(str(error), cancel, cancelled=cancelled))
             except Exception as error:
                 log.exception("the model could not be loaded")
                 sentence = f"The model could not be loaded ({type(error).__name__})."
-                self.post_message(ModelFailed(sentence))
+                self.post_message(ModelFailed(sentence, cancel))
             else:
-                self.post_message(ModelReady(engine))
+                self.post_message(ModelReady(engine, cancel))
 
         self._load_cancel = self.engine_thread.submit(job, writes=False)
 
-    def switch_model(self, name: str) -> None:
-        """Load another model, with the precision and device that the config asks for."""
+    def _let_go(self) -> Engine | None:
+        """Stop using the model that is loaded, so that it can be closed."""
+        old, self.engine = self.engine, None
+        self.chat.session.engine = None
+        self.chat.titles.stop()
+        return old
+
+    def switch_model(self, name: str, choice: "ModelChoice | None" = None) -> None:
+        """Load another model, as `choice` says or else as the config does."""
+        config = self.loaded.config
+        if choice is not None:
+            config = replace(
+                config,
+                precision=choice.precision,
+                device=choice.device,
+                context_window=choice.context_window,
+            )
         try:
-            config = with_model(self.loaded.config, name)
+            config = with_model(config, name)
         except ValueError as error:
             self.notify(str(error), severity="error", markup=False)
             return
@@ -342,25 +358,56 @@ class TuiChat(App[int], inherit_bindings=False):
         self.chat.stop_reply()
         self.load_model(model_spec(config, self.spec.echo_rate))
 
+    def unload_model(self) -> None:
+        """Free the model and its memory; a reply that runs is stopped, its text is kept."""
+        if self.engine is None:
+            loading = "A model is being loaded; /stop cancels that."
+            self.notify(loading if self._load_cancel else "No model is loaded.", markup=False)
+            return
+        self.chat.stop_reply()
+        old = self._let_go()
+        self.chat.update_status(rung="no model", memory=None)
+
+        def job(_: threading.Event) -> None:
+            memory = old.memory() if old is not None else None
+            if old is not None:
+                old.close()
+            self.post_message(
+                ModelUnloaded(memory.weights_bytes + memory.cache_bytes if memory else 0)
+            )
+
+        self.engine_thread.submit(job, writes=False)
+
     def cancel_load(self) -> None:
         """Give up the model that is being loaded."""
         if self._load_cancel is not None:
             self._load_cancel.set()
 
     async def on_model_loading(self, event: ModelLoading) -> None:
-        if not self._ending:
+        if not self._ending and event.load is self._load_cancel:
             self.chat.show_loading(event.progress)
 
     async def on_model_ready(self, event: ModelReady) -> None:
+        from tui_chat.ui import model_news
+
+        if event.load is not self._load_cancel:  # another was chosen meanwhile
+            self.engine_thread.submit(lambda _: event.engine.close(), writes=False)
+            return
         self._load_cancel = None
         self.engine = self.chat.session.engine = event.engine
         if self.spec.server is not None:  # which may have told its only model just now
             self.spec = replace(self.spec, model=event.engine.tokenizer_id)
-        await self.chat.model_ready([*_rung_lines(event.engine), *_note_lines(event.engine)])
+        change = model_news.change(self._answering, event.engine, self.open_log.conversation)
+        self._answering = event.engine.name
+        await self.chat.model_ready([*change, *model_news.told(event.engine)])
 
     async def on_model_failed(self, event: ModelFailed) -> None:
-        self._load_cancel = None
-        await self.chat.model_failed(event.sentence, str(files.log_path()))
+        if event.load is self._load_cancel:
+            self._load_cancel = None
+            await self.chat.model_failed(event.sentence, str(files.log_path()))
+
+    async def on_model_unloaded(self, event: ModelUnloaded) -> None:
+        await self.chat.model_unloaded(event.held_bytes, loading=self._load_cancel is not None)
 
     # ---- actions ----
 
@@ -417,23 +464,6 @@ class TuiChat(App[int], inherit_bindings=False):
 def model_name(spec: ModelSpec) -> str:
     """A short name for a model that is not loaded yet."""
     return Path(spec.model).name or spec.model
-
-
-def _rung_lines(engine: Engine) -> list[Line]:
-    """What became of the ladder: one line for each reason that made rungs fall."""
-    lines: list[Line] = []
-    fallen = [rung for rung in engine.rungs if not rung.taken]
-    for reason in dict.fromkeys(rung.reason for rung in fallen):
-        names = ", ".join(str(rung.precision) for rung in fallen if rung.reason == reason)
-        lines.append([("warn", "↓ "), ("m", f"{names}: {reason}")])
-    for rung in engine.rungs:
-        if rung.taken:
-            lines.append([("m", f"{rung.precision}: {rung.reason}")])
-    return lines
-
-
-def _note_lines(engine: Engine) -> list[Line]:
-    return [[("m", note)] for note in engine.notes]
 
 
 def run_app(options: Options) -> int:

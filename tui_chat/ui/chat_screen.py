@@ -46,7 +46,7 @@ from tui_chat.ui.desk import Desk
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent, TitleWritten
-from tui_chat.ui.ink import InkText, Line, OneLine
+from tui_chat.ui.ink import InkText, Line, OneLine, gigabytes
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
 from tui_chat.ui.status_bar import Activity, StatusBar
@@ -100,6 +100,8 @@ class ChatScreen(Screen[None]):
         self._values = values
         self._model_name = model_name
         self._server = server
+        self._loading = True
+        """A model is on its way; before the first frame, that of the start."""
         self._cancel: Event | None = None
         self._told: set[tuple[str, str]] = set()
         self._queue: list[tuple[str, UserTurn]] = []
@@ -240,8 +242,9 @@ class ChatScreen(Screen[None]):
         self.status_changed.publish(None)
 
     def will_run_on(self, server: str) -> None:
-        """Tell which server the next model runs on; empty for this process."""
+        """A model is about to be loaded, on this server; empty for this process."""
         self._server = server
+        self._loading = True
 
     def show_loading(self, progress: LoadProgress) -> None:
         """Show how far the model has come."""
@@ -253,7 +256,7 @@ class ChatScreen(Screen[None]):
 
     async def model_ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""
-        self.load_progress = None
+        self.load_progress, self._loading = None, False
         self._told.clear()
         fresh = bool(self.query("#load-line"))
         if fresh:
@@ -269,7 +272,7 @@ class ChatScreen(Screen[None]):
 
     async def model_failed(self, sentence: str, log_path: str) -> None:
         """No model could be loaded; what is waiting keeps waiting."""
-        self.load_progress = None
+        self.load_progress, self._loading = None, False
         if lines := self.query("#load-line"):
             lines.first(OneLine).show([[("err", "not loaded")]])
         self.update_status(**({"rung": "no model"} if self.engine is None else {}))
@@ -277,6 +280,17 @@ class ChatScreen(Screen[None]):
         await self.transcript.add_failure(sentence, way, log=log_path)
         self._show_activity()
         self.transcript.follow()
+
+    async def model_unloaded(self, held_bytes: int, *, loading: bool) -> None:
+        """The model is freed; it held `held_bytes`. Nothing is said when another is coming."""
+        if loading:
+            return
+        if lines := self.query("#load-line"):
+            lines.first(OneLine).show([[("m", "unloaded")]])
+        held = f"; it held {gigabytes(held_bytes)}" if held_bytes else ""
+        ways: Line = (("k", self.key("model")), ("m", " loads it again, or another"))
+        await self.notice([("m", f"the model is unloaded{held}; prompts wait, "), *ways])
+        self.desk.show_hint()
 
     async def show_first_session(self, session: "Session") -> None:
         """Show the conversation of the start; a prompt that came even before it stays."""
@@ -434,6 +448,8 @@ class ChatScreen(Screen[None]):
         if waiting:
             self._queue.append((text, view))
             self.count_soon()
+            if self.engine is None and not self._loading:
+                self.lacks_model()
         else:
             self.start_reply(view, partial(self.session.reply, text))
 
@@ -602,7 +618,9 @@ class ChatScreen(Screen[None]):
     def lacks_model(self) -> bool:
         """Whether no model is there yet to answer; says so."""
         if self.engine is None:
-            self.app.notify("No model is loaded yet.", markup=False)
+            way = f"No model is loaded; {self.key('model')} loads one."
+            told = "No model is loaded yet." if self._loading else way
+            self.app.notify(told, markup=False)
         return self.engine is None
 
     def remember(self, text: str) -> None:
@@ -639,9 +657,7 @@ class ChatScreen(Screen[None]):
             self.app.notify("The reply is still being written.", markup=False)
         elif not messages or not messages[-1].can_continue:
             self.app.notify(NOTHING_TO_CONTINUE, markup=False)
-        elif self.engine is None:
-            self.app.notify("No model is loaded yet.", markup=False)
-        else:
+        elif not self.lacks_model():
             if self.walked is not None:
                 self.walk.leave()
             await self.query(".failure").remove()

@@ -154,6 +154,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("new", "Go to", "start a new chat", ("ctrl+n",), "new"),
     Action("chats", "Go to", "open or search earlier chats", ("ctrl+o",), "chats"),
     Action("model", "Go to", "choose and load a model", ("ctrl+l",), "model", "[NAME]"),
+    Action("unload", "Go to", "free the model and its memory", (), "unload"),
     Action("palette", "Go to", "open the command palette", ("ctrl+p",)),
     Action("theme", "Go to", "choose a theme", (), "theme", "[NAME]"),
     Action("help", "Go to", "show all keys and commands", ("f1",), "help"),

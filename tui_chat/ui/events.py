@@ -1,5 +1,6 @@
 """What the engine thread tells the screen. All state stays on the screen's side."""
 
+from threading import Event
 from typing import TYPE_CHECKING
 
 from textual.message import Message as UIMessage
@@ -48,25 +49,36 @@ class TitleWritten(UIMessage):
 
 
 class ModelLoading(UIMessage):
-    """How far the loading of the model has come."""
+    """How far the loading of the model has come; `load` is the event that cancels it."""
 
-    def __init__(self, progress: LoadProgress) -> None:
+    def __init__(self, progress: LoadProgress, load: Event) -> None:
         super().__init__()
         self.progress = progress
+        self.load = load
 
 
 class ModelReady(UIMessage):
-    """The model is loaded."""
+    """The model is loaded; `load` is the event that would have cancelled it."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: "Engine", load: Event) -> None:
         super().__init__()
         self.engine = engine
+        self.load = load
 
 
 class ModelFailed(UIMessage):
     """The model could not be loaded, for a reason that the reader can act on."""
 
-    def __init__(self, sentence: str, *, cancelled: bool = False) -> None:
+    def __init__(self, sentence: str, load: Event, *, cancelled: bool = False) -> None:
         super().__init__()
         self.sentence = sentence
+        self.load = load
         self.cancelled = cancelled
+
+
+class ModelUnloaded(UIMessage):
+    """The model is freed; it held that many bytes, 0 where that is not known."""
+
+    def __init__(self, held_bytes: int) -> None:
+        super().__init__()
+        self.held_bytes = held_bytes

@@ -1,0 +1,201 @@
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeApp  # type: ignore[import-not-found]
+from textual.pilot import Pilot
+
+from tui_chat.config import Config, LoadedConfig
+from tui_chat.engine.base import Engine, OnProgress
+from tui_chat.engine.echo import EchoEngine
+from tui_chat.types import ModelSpec
+from tui_chat.ui.app import TuiChat
+from tui_chat.ui.model_screen import ModelScreen
+
+
+async def until(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
+    """Wait for the app to get there; the test's own time limit is far away."""
+    for _ in range(400):
+        await pilot.pause()
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the app never got there")
+
+
+async def ready(pilot: Pilot[int], app: TuiChat) -> None:
+    await until(pilot, lambda: app.engine is not None)
+
+
+async def send(pilot: Pilot[int], app: TuiChat, text: str) -> None:
+    """Put a line into the box and send it."""
+    app.chat.box.set_text(text)
+    await pilot.press("enter")
+    await pilot.pause()
+
+
+async def ask(pilot: Pilot[int], app: TuiChat, text: str) -> None:
+    """Send a prompt and wait for the end of the reply."""
+    before = len(app.chat.session.conversation.messages)
+    await send(pilot, app, text)
+    await until(
+        pilot,
+        lambda: not app.chat.busy and len(app.chat.session.conversation.messages) == before + 2,
+    )
+
+
+def shown(app: TuiChat) -> str:
+    """The whole screen as text."""
+    return "\n".join(
+        "".join(segment.text for segment in strip)
+        for strip in app.screen._compositor.render_strips()
+    )
+
+
+def told(app: TuiChat) -> str:
+    """The sentences of the toasts."""
+    return " ".join(notification.message for notification in app._notifications)
+
+
+async def test_unload_frees_the_model_and_a_prompt_waits_for_the_next_one(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await ask(pilot, app, "one")
+        await send(pilot, app, "/unload")
+        await until(pilot, lambda: "the model is unloaded" in shown(app))
+        assert app.engine is None and app.chat.session.engine is None
+        assert "no model" in shown(app).splitlines()[-1]
+        assert "Ctrl+L loads it again" in shown(app)
+        await send(pilot, app, "two")
+        await until(pilot, lambda: "No model is loaded; Ctrl+L loads one." in told(app))
+        assert "waiting" in shown(app)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: isinstance(app.screen, ModelScreen))
+        assert "F7 unload" not in shown(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: len(app.chat.session.conversation.messages) == 4)
+        await until(pilot, lambda: not app.chat.busy)
+        contents = [message.content for message in app.chat.session.conversation.messages]
+        assert contents[2] == "two"
+        assert "answers from here on" not in shown(app)
+
+
+async def test_unload_stops_a_running_reply_and_keeps_its_text(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 2000, rate=200.0)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await send(pilot, app, "go")
+        await until(pilot, lambda: "word word" in shown(app))
+        await send(pilot, app, "/unload")
+        await until(pilot, lambda: "the model is unloaded" in shown(app))
+        await until(pilot, lambda: not app.chat.busy)
+        reply = app.chat.session.conversation.messages[-1]
+        assert reply.status == "interrupted" and reply.content.startswith("word")
+
+
+async def test_unload_says_so_when_there_is_nothing_to_unload(make_app: MakeApp) -> None:
+    gate = threading.Event()
+    app = make_app(gate=gate)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: app.takes_keys.is_set())
+        await send(pilot, app, "/unload")
+        await until(pilot, lambda: "A model is being loaded" in told(app))
+        gate.set()
+        await ready(pilot, app)
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: isinstance(app.screen, ModelScreen))
+        await pilot.press("f7")
+        await until(pilot, lambda: "unloaded" in shown(app))
+        await send(pilot, app, "/unload")
+        await until(pilot, lambda: "No model is loaded." in told(app))
+
+
+@pytest.mark.engine
+async def test_unloading_leaves_nothing_of_a_real_model_in_memory(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app(model="guide")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await ask(pilot, app, "What can you do?")
+        engine: Any = app.engine
+        held = [weakref.ref(engine._forward.model), weakref.ref(engine._cache)]
+        held += [weakref.ref(tensor) for tensor in engine._forward.model.parameters()]
+        del engine
+        await send(pilot, app, "/unload")
+        await until(pilot, lambda: "it held" in shown(app))
+        await until(pilot, lambda: all(ref() is None for ref in held))
+        await send(pilot, app, "/model guide")
+        await ready(pilot, app)
+        await ask(pilot, app, "What is the context?")
+
+
+async def test_another_model_goes_on_with_the_chat_and_one_line_says_so(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.md"
+    other.write_text("From the other.", encoding="utf-8")
+    app = make_app()
+    async with app.run_test(size=(100, 60)) as pilot:
+        await ready(pilot, app)
+        await ask(pilot, app, "one")
+        await send(pilot, app, f"/model echo:{other}")
+        line = "echo:other.md answers from here on, not echo:reply.md"
+        await until(pilot, lambda: line in shown(app))
+        assert "one" in shown(app) and "That is all." in shown(app)
+        await ask(pilot, app, "two")
+        await until(pilot, lambda: "From the other." in shown(app))
+        assert shown(app).count("answers from here on") == 1
+
+
+async def test_a_smaller_window_of_the_next_model_is_planned_for_at_once(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app(reply="word " * 60, config=Config(reserved_tokens=16))
+    async with app.run_test(size=(100, 60)) as pilot:
+        await ready(pilot, app)
+        for number in range(4):
+            await ask(pilot, app, f"question {number}")
+        assert "not sent" not in shown(app)
+        assert app.engine is not None
+        app.loaded = LoadedConfig(Config(context_window=128), app.loaded.path)
+        await send(pilot, app, f"/model echo:{tmp_path}/reply.md")
+        await until(pilot, lambda: app.engine is not None and app.engine.context_window == 128)
+        await until(pilot, lambda: any(view.has_class("-dropped") for view in app.chat.query("*")))
+
+
+async def test_only_the_last_of_two_models_chosen_at_once_stays(tmp_path: Path) -> None:
+    gate, closed = threading.Event(), []
+
+    class Closing(EchoEngine):
+        """Tells that it was closed."""
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    def open_slowly(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
+        gate.wait()
+        return Closing(Path(spec.model.removeprefix("echo:")), 0.0, None)
+
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("Text.", encoding="utf-8")
+    app = TuiChat(
+        loaded=LoadedConfig(Config(), tmp_path / "config.toml"),
+        spec=ModelSpec(f"echo:{tmp_path}/a.md"),
+        data_dir=tmp_path,
+        open_engine=open_slowly,
+    )
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: app.takes_keys.is_set())
+        await send(pilot, app, f"/model echo:{tmp_path}/b.md")
+        gate.set()
+        await ready(pilot, app)
+        await until(pilot, lambda: closed == ["echo:a.md"])
+        assert app.engine is not None and app.engine.name == "echo:b.md"
