@@ -348,7 +348,9 @@ class Actions(MessageActions):
             parts.append(("m", f" of a context budget of {plan.budget:,}"))
         if gone or plan.drops_earlier:
             count = "the" if plan.drops_earlier else f"{gone}"
-            parts.append(("warn", f"\n{count} older turns do not fit and are not sent"))
+            what = "1 older turn does not fit and is" if count == "1" else ""
+            what = what or f"{count} older turns do not fit and are"
+            parts.append(("warn", f"\n{what} not sent"))
         messages = chat.session.conversation.messages
         out = left_out(messages)
         if asked := sum(message.role is Role.USER for message in messages if message.id in out):

@@ -42,13 +42,21 @@ def values_of(app: "TuiChat", action_id: str) -> Sequence[Value]:
         case "preset":
             return _presets()
         case "set":
-            from tui_chat.settings import GENERATION_CHECKS
-
-            return [(name, "") for name in GENERATION_CHECKS]
+            return _settings(app)
         case "chats":
             summaries = app.store.summaries(MOST_CHATS)
             return [(" ".join(s.title.split()), s.model) for s in summaries if s.title.strip()]
     return ()
+
+
+def _settings(app: "TuiChat") -> list[Value]:
+    from tui_chat.settings import GENERATION_CHECKS, shown
+
+    now = app.chat.generation_settings
+    values = {name: getattr(now, name) for name in GENERATION_CHECKS}
+    return [
+        (n, "" if value in (None, ()) else f"now {shown(value)}") for n, value in values.items()
+    ]
 
 
 def _models(app: "TuiChat") -> list[Value]:
