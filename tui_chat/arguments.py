@@ -212,6 +212,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="ID or WORDS",
     )
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument(
+        "--ssh",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="send little to a terminal that is far away (found out by itself over SSH)",
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="print versions and exit")
     parser.add_argument("--help-keys", action="store_true", help="print all keys and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -365,4 +371,5 @@ def options_of(args: argparse.Namespace) -> Options:
         echo_rate=given.get("echo_rate", 0.0),
         mouse=False if args.no_mouse else None,
         resume=Resume(None) if given.get("continue_last") else resume,
+        ssh=args.ssh,
     )

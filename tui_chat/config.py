@@ -63,6 +63,8 @@ class Config:
     mouse: bool = True
     print_on_exit: bool = False
     """Whether the open chat is printed into the terminal's scrollback when the user quits."""
+    ssh: bool | None = None
+    """Whether the terminal is far away, so that little is sent to it; None finds out."""
     speed: GenerationSettings = SPEED_DEFAULTS
     accuracy: GenerationSettings = ACCURACY_DEFAULTS
     keymap: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -123,6 +125,7 @@ class Options:
     mouse: bool | None = None
     resume: Resume | None = None
     """None begins a new conversation."""
+    ssh: bool | None = None
 
 
 class ConfigError(Exception):
@@ -162,6 +165,7 @@ _CHECKS: Mapping[str, Check] = {
     "glyphs": settings.glyphs,
     "mouse": settings.truth,
     "print_on_exit": settings.truth,
+    "ssh": settings.truth_or_auto,
 }
 
 
@@ -322,7 +326,7 @@ def effective(config: Config) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name in _CHECKS:
         value = getattr(config, name)
-        if name == "precision" and value is None:
+        if name in ("precision", "ssh") and value is None:
             value = "auto"
         if value is not None:
             data[name] = plain(value)
@@ -401,6 +405,7 @@ def with_options(config: Config, options: Options) -> Config:
         "reserved_tokens": options.reserved_tokens,
         "system_prompt": options.system,
         "mouse": options.mouse,
+        "ssh": options.ssh,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options.precision is not None:

@@ -68,6 +68,15 @@ def glyphs(value: Any) -> Glyphs:
     raise ValueError('"auto", "unicode" or "ascii"')
 
 
+def truth_or_auto(value: Any) -> bool | None:
+    """Check for true, false or "auto", which is None."""
+    if value == "auto":
+        return None
+    if not isinstance(value, bool):
+        raise ValueError('true, false or "auto"')
+    return value
+
+
 def precision(value: Any) -> Precision | None:
     """Check for a precision; None is "auto"."""
     if value == "auto":

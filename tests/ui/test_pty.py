@@ -24,7 +24,8 @@ PATIENCE = 30.0
 
 # What Textual and we may send: cursor, erase, colours, modes, kitty keys, and sync mode.
 ALLOWED = re.compile(
-    rb"\x1b\[[0-9;:]*[HmJKABCDGd]"
+    rb"\x1b\[[0-9;:]*[HmJKABCDGdr]"
+    rb"|\x1bM"
     rb"|\x1b\[\?[0-9;]+[hl]"
     rb"|\x1b\[\?[0-9;]+\$p"
     rb"|\x1b\[[><=?][0-9;]*u"
@@ -37,15 +38,22 @@ class Pty:
     """A child process in a terminal that a thread reads all the time."""
 
     def __init__(
-        self, *arguments: str, columns: int = 100, lines: int = 32, command: Path = COMMAND
+        self,
+        *arguments: str,
+        columns: int = 100,
+        lines: int = 32,
+        command: Path = COMMAND,
+        **environment: str,
     ) -> None:
         self.screen = pyte.Screen(columns, lines)
         self.raw = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
-            for name in ("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION"):
+            foreign = ("NO_COLOR", "TMUX", "STY", "SSH_TTY", "SSH_CONNECTION", "COLUMNS", "LINES")
+            for name in foreign:
                 os.environ.pop(name, None)
+            os.environ.update(environment)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             # Not execv: readline, which pytest loads, puts a size into the C environment.
             os.execve(command, [str(command), *arguments], os.environ)
@@ -53,11 +61,14 @@ class Pty:
         self._lock = threading.Lock()
         self._status: int | None = None
         self._closed = False
+        self.reads = threading.Event()
+        self.reads.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         while not self._closed:
+            self.reads.wait()
             try:
                 data = os.read(self.fd, 65536)
             except OSError:
@@ -86,6 +97,17 @@ class Pty:
     def shows(self, text: str) -> None:
         self.until(lambda: text in self.text())
 
+    def resize(self, columns: int, lines: int) -> None:
+        """Give the terminal another size, as a window that is dragged does."""
+        with self._lock:
+            self.screen.resize(max(1, lines), max(1, columns))
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def clear(self) -> None:
+        """Lose all that is shown."""
+        with self._lock:
+            self.screen.erase_in_display(2)
+
     def close(self) -> None:
         """Close our side, as a lost SSH connection does."""
         self._closed = True
@@ -109,6 +131,7 @@ class Pty:
         return self.raw
 
     def end(self) -> None:
+        self.reads.set()
         if self._status is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)

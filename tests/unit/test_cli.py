@@ -61,7 +61,7 @@ def test_without_a_command_the_screen_starts_with_the_given_options(
         *("--max-new-tokens", "9", "--system", "Be brief.", "--seed", "3", "--context", "2048"),
         *("--preset", "none", "--context-budget", "1024", "--reserved-tokens", "100"),
         *("--config", str(config), "--data-dir", str(tmp_path), "--echo-rate", "2.5"),
-        "--no-mouse",
+        *("--no-mouse", "--no-ssh"),
     )
     assert code == 7
     assert screen_options == [
@@ -81,6 +81,7 @@ def test_without_a_command_the_screen_starts_with_the_given_options(
             data_dir=tmp_path,
             echo_rate=2.5,
             mouse=False,
+            ssh=False,
         )
     ]
 

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import pty
-import re
 import select
 import signal
 import struct
@@ -18,13 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tui_chat.bench.cells import Cells
 from tui_chat.bench.harness import BenchError
 
 KEPT_CHUNKS = 400
 POLL_SECONDS = 0.05
-_ESCAPES = re.compile(
-    rb"\x1b(?:\[[0-9;:?<>=$!]*[a-zA-Z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|P[^\x1b]*\x1b\\|[=>()][0-9A-B]?)"
-)
 _FOREIGN = (
     *("NO_COLOR", "TMUX", "SSH_TTY", "SSH_CONNECTION", "COLUMNS", "LINES", "TEXTUAL"),
     "PYTHONDONTWRITEBYTECODE",  # an installed program starts from its compiled modules
@@ -82,6 +79,11 @@ class Terminal:
         self._hung_up = threading.Event()
         self._chunks: deque[tuple[float, bytes]] = deque(maxlen=KEPT_CHUNKS)
         self._news = threading.Condition()
+        self._cells = Cells(columns, lines)
+        self._wanted = ""
+        self._seen_at: float | None = None
+        self.received = 0
+        """Bytes that the program has sent."""
         self._ended = False
         self._master, slave = pty.openpty()
         try:
@@ -120,7 +122,12 @@ class Terminal:
                 data = b""
             with self._news:
                 if data:
-                    self._chunks.append((time.perf_counter(), data))
+                    moment = time.perf_counter()
+                    self._chunks.append((moment, data))
+                    self.received += len(data)
+                    self._cells.feed(data)
+                    if self._seen_at is None and self._shows(self._wanted):
+                        self._seen_at = moment
                 self._ended = not data
                 self._news.notify_all()
             if not data:
@@ -130,22 +137,28 @@ class Terminal:
         return bool(select.select([self._master], [], [], POLL_SECONDS)[0])
 
     def wait_for(self, text: str, timeout: float = 60.0) -> float:
-        """Seconds from the start of the process until `text` was on its way to the screen.
+        """Seconds from the start of the process until a chunk came with which `text` is shown.
+
+        What was shown before the call, and is still, counts from the last chunk before it.
 
         Raises:
             BenchError: the program ended or took longer than `timeout` seconds.
         """
-        wanted = text.encode()
         deadline = time.monotonic() + timeout
         with self._news:
-            while (moment := self._painted_at(wanted)) is None:
+            last = self._chunks[-1][0] if self._chunks else self.started
+            self._wanted, self._seen_at = text, last if self._shows(text) else None
+            while self._seen_at is None:
                 if self._ended or time.monotonic() > deadline:
                     what = "ended" if self._ended else "was too slow"
                     raise BenchError(
                         f'The program {what} before it painted "{text}": {self.tail()}'
                     )
                 self._news.wait(0.5)
-        return moment - self.started
+            return self._seen_at - self.started
+
+    def _shows(self, text: str) -> bool:
+        return bool(text) and self._cells.is_full_screen and text in self._cells.text
 
     def stall(self) -> None:
         """Take nothing off the program any more, as a connection does that hangs."""
@@ -164,20 +177,15 @@ class Terminal:
         with self._news:
             return b"".join(data for _, data in self._chunks)
 
-    def _painted_at(self, wanted: bytes) -> float | None:
-        """When the chunk came that completes `wanted` after the alternate screen was on."""
-        seen = b""
-        for moment, data in self._chunks:
-            seen += data
-            _, switched, after = seen.partition(b"\x1b[?1049h")
-            if switched and wanted in _ESCAPES.sub(b"", after):
-                return moment
-        return None
+    @property
+    def screen(self) -> str:
+        """What is shown, row by row."""
+        with self._news:
+            return self._cells.text
 
     def tail(self, length: int = 200) -> str:
-        """The end of what was painted, without escape sequences, on one line."""
-        seen = _ESCAPES.sub(b"", b"".join(data for _, data in self._chunks))
-        words = " ".join(seen.decode("utf-8", "replace").split())
+        """The end of what is shown, on one line."""
+        words = " ".join(self._cells.text.split())
         return "".join(character for character in words if character.isprintable())[-length:]
 
     @property
@@ -206,6 +214,8 @@ class Terminal:
 
     def resize(self, columns: int, lines: int) -> None:
         """Give the terminal another size and tell the program."""
+        with self._news:
+            self._cells.resize(columns, lines)
         self._set_size(columns, lines)
         # The terminal does not control the session, so nobody else tells it.
         with contextlib.suppress(ProcessLookupError):

@@ -20,7 +20,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from textual.app import App
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.screen import Screen
@@ -43,9 +42,11 @@ from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.completion import Value
+from tui_chat.ui.driver import FramedApp, SafeDriver
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
 from tui_chat.ui.keymap import apply_keymap
+from tui_chat.ui.pace import LOCAL, REMOTE
 from tui_chat.ui.theme_switch import ThemeSwitch
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ THREAD_END_SECONDS = 0.3
 """How long the engine's thread may take to end when it has nothing left to write."""
 
 
-class TuiChat(App[int], inherit_bindings=False):
+class TuiChat(FramedApp, inherit_bindings=False):
     """The full-screen chat."""
 
     TITLE = "tui-chat"
@@ -93,9 +94,14 @@ class TuiChat(App[int], inherit_bindings=False):
         plain = terminal.few_colours()
         # With NO_COLOR Textual picks its colour filter here, before any theme is set.
         super().__init__(
-            driver_class=terminal.SafeDriver,
+            driver_class=SafeDriver,
             ansi_color=True if plain or config.theme == themes.TERMINAL_THEME else None,
         )
+        terminal.limit_colours(self.console)
+        is_remote = terminal.is_remote() if config.ssh is None else config.ssh
+        self.pace = REMOTE if is_remote else LOCAL
+        if not self.pace.animates:
+            self.animation_level = "none"
         self.loaded = loaded
         self.spec = spec
         self.engine: Engine | None = None
@@ -127,6 +133,7 @@ class TuiChat(App[int], inherit_bindings=False):
             values=self._argument_values,
             model_name=model_name(spec),
             server=spec.server.name if spec.server else "",
+            pace=self.pace,
         )
 
     @cached_property
@@ -473,9 +480,6 @@ def run_app(options: Options) -> int:
         PresetError: the command line names a preset that cannot be used.
     """
     loaded = effective_config(options)
-    terminal.guard_output()
-    if (drawable := plain_glyphs.drawable(loaded.config.glyphs)) is not None:
-        plain_glyphs.draw_with(drawable)
     app = TuiChat(
         loaded=loaded,
         spec=model_spec(loaded.config, options.echo_rate),
@@ -483,6 +487,7 @@ def run_app(options: Options) -> int:
         open_engine=open_engine,
         resume=options.resume,
     )
+    app.drawable = plain_glyphs.drawable(loaded.config.glyphs)
     files.start_log()
     with terminal.stray_output_to(files.log_path()):
         code = app.run(mouse=loaded.config.mouse)

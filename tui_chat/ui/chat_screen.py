@@ -18,8 +18,10 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Vertical
+from textual.geometry import Region
 from textual.screen import Screen
 from textual.signal import Signal
+from textual.strip import Strip
 from textual.widgets import OptionList, TextArea
 
 from tui_chat.chat.sanitize import sanitize
@@ -46,7 +48,9 @@ from tui_chat.ui.desk import Desk
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent, TitleWritten
+from tui_chat.ui.ground import blank_rows
 from tui_chat.ui.ink import InkText, Line, OneLine, gigabytes
+from tui_chat.ui.pace import Pace
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.reply_painter import ReplyPainter
 from tui_chat.ui.status_bar import Activity, StatusBar
@@ -85,9 +89,11 @@ class ChatScreen(Screen[None]):
         values: Values,
         model_name: str,
         server: str = "",
+        pace: Pace,
     ) -> None:
         """`server` is the name of the one that the model runs on; empty for this process."""
         super().__init__()
+        self._pace = pace
         self._session: Session | None = None
         self.mode = self._usual_mode = config.mode
         self.busy = False
@@ -118,8 +124,12 @@ class ChatScreen(Screen[None]):
 
     # ---- drawing ----
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Only the ground: what lies on it draws itself."""
+        return blank_rows(self, crop)
+
     def compose(self) -> ComposeResult:
-        yield Transcript(self.key, self.version_of)
+        yield Transcript(self.key, self.version_of, self._pace)
         with Container(id="dock"), Vertical(id="desk"):
             yield Activity()
             yield Desk(
@@ -474,7 +484,9 @@ class ChatScreen(Screen[None]):
         session = self.session
         self.titles.stop()
         activity = self.query_one(Activity)
-        self._painter = ReplyPainter(self.transcript, activity, asked=asked, key=self.key)
+        self._painter = ReplyPainter(
+            self.transcript, activity, asked=asked, key=self.key, pace=self._pace
+        )
         self.busy = True
         self.desk.show_hint()
 

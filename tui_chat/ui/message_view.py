@@ -11,14 +11,15 @@ from textual.containers import Vertical
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
+from tui_chat.ui.ground import Ground
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds, turn_marks
 from tui_chat.ui.markdown_pieces import VerbatimPieces
+from tui_chat.ui.pace import LOCAL, Pace
 from tui_chat.ui.rows_view import RowsView
 
 PAINT_SHARE = 30
 """A stream is painted again after this many times the CPU time that its last paint took: the
 painting then takes at most a thirtieth of the time from the thread that generates."""
-MIN_PAINT_INTERVAL = 0.1
 MAX_PAINT_INTERVAL = 1.0
 
 
@@ -156,10 +157,17 @@ def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]
     return metrics_lines(message)
 
 
-class AssistantTurn(Vertical):
+class AssistantTurn(Ground):
     """A reply: reasoning, Markdown and the line under it; streamed or complete."""
 
-    def __init__(self, *, message_id: str, first_fence: int, key: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        *,
+        message_id: str,
+        first_fence: int,
+        key: Callable[[str], str],
+        pace: Pace = LOCAL,
+    ) -> None:
         """`key` gives the shown key of an action, for what the line under the reply offers."""
         super().__init__(classes="assistant-turn")
         self.message_id = message_id
@@ -173,6 +181,7 @@ class AssistantTurn(Vertical):
         self._fresh = ""
         """Text that is not painted yet."""
         self._fresh_reasoning = ""
+        self._pace = pace
         self._interval = 0.0
         self._last_paint = 0.0
         self._scheduled = False
@@ -246,6 +255,10 @@ class AssistantTurn(Vertical):
         """What the model thought before this reply, if it did."""
         return self._reasoning if self._reasoning.display else None
 
+    def grow_by(self, rows: int) -> None:
+        """Let a reply that streams grow by several rows at once, so that the page scrolls less."""
+        self._reply.block = max(1, rows)
+
     def withdraw_offers(self) -> None:
         """Another turn follows, so nothing can be done to this reply any more."""
         if self._key is not None:
@@ -281,7 +294,7 @@ class AssistantTurn(Vertical):
 
     def _after_paint(self, started: float) -> None:
         cost = time.thread_time() - started
-        self._interval = min(MAX_PAINT_INTERVAL, max(MIN_PAINT_INTERVAL, PAINT_SHARE * cost))
+        self._interval = min(MAX_PAINT_INTERVAL, max(self._pace.paint_seconds, PAINT_SHARE * cost))
         self._last_paint = time.monotonic()
 
     async def _paint(self) -> None:

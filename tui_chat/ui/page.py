@@ -1,12 +1,13 @@
 """The column of turns and notices: where each of them stands, and what the reader holds on to."""
 
-from textual.containers import Container
 from textual.geometry import Region
 from textual.layout import WidgetPlacement
 from textual.widget import Widget
 
+from tui_chat.ui.ground import Ground
 
-class Page(Container):
+
+class Page(Ground):
     """What is mounted. It knows how far a layout has moved the view that is being read.
 
     Rows are counted from its top; the regions of widgets out of sight are not kept up to date.

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from rich.cells import split_graphemes
-from rich.console import Console
-from textual.strip import Strip
 
 from tui_chat.types import Glyphs
 
@@ -47,17 +45,6 @@ def drawable(
     if wanted == "unicode" or (wanted == "auto" and has_utf8 and not few_signs):
         return None
     return _ours_plain if has_utf8 else _all_plain
-
-
-def draw_with(drawable: Callable[[str], str]) -> None:
-    """Let every text that is drawn from now on pass through `drawable`."""
-    render = Strip.render
-
-    def render_drawable(strip: Strip, console: Console) -> str:
-        # The escape sequences between the texts are ASCII, and stay as they are.
-        return drawable(render(strip, console))
-
-    Strip.render = render_drawable  # type: ignore[method-assign,assignment]
 
 
 def _has_utf8(environ: Mapping[str, str]) -> bool:

@@ -13,15 +13,13 @@ from tui_chat.types import (
     ReplyStarted,
     TextDelta,
 )
+from tui_chat.ui.pace import Pace
 from tui_chat.ui.status_bar import Activity
 from tui_chat.ui.transcript import Transcript
 from tui_chat.ui.user_turn import UserTurn
 
 if TYPE_CHECKING:
     from tui_chat.ui.message_view import AssistantTurn
-
-ACTIVITY_INTERVAL = 0.5
-"""Seconds between repaints of the live figures."""
 
 
 class ReplyPainter:
@@ -34,12 +32,14 @@ class ReplyPainter:
         *,
         asked: UserTurn | None,
         key: Callable[[str], str],
+        pace: Pace,
     ) -> None:
         """`asked` is the view of the prompt, which gets its id once it is stored."""
         self._transcript = transcript
         self._activity = activity
         self.asked = asked
         self._key = key
+        self._pace = pace
         self._view: AssistantTurn | None = None
         self._delta: TextDelta | None = None
         self._exact = True
@@ -66,13 +66,17 @@ class ReplyPainter:
         self._progress = PrefillProgress(0, event.plan.prompt_tokens)
         self._show_reading(self._progress, 0.0)
         # A server is silent until its first token, which may take minutes.
-        self._timer = self._activity.set_interval(ACTIVITY_INTERVAL, self._show_time)
+        self._timer = self._activity.set_interval(self._pace.figures_seconds, self._show_time)
 
     def prefill(self, event: PrefillProgress) -> None:
         """More of the prompt is read; a short prompt shows no progress."""
         self._progress = event
-        elapsed = time.monotonic() - self._reading_since
-        if elapsed > ACTIVITY_INTERVAL:
+        now = time.monotonic()
+        elapsed = now - self._reading_since
+        pause = self._pace.figures_seconds
+        # A timer that comes a little early is not to wait for its next turn.
+        if elapsed > pause and now - self._repainted > 0.9 * pause:
+            self._repainted = now
             self._show_reading(event, elapsed)
 
     def _show_time(self) -> None:
@@ -96,7 +100,7 @@ class ReplyPainter:
         if self._view is not None:
             feed = self._view.feed if event.kind == "content" else self._view.feed_reasoning
             feed(event.text)
-        if time.monotonic() - self._repainted >= ACTIVITY_INTERVAL:
+        if time.monotonic() - self._repainted >= self._pace.figures_seconds:
             self.repaint_figures()
 
     def repaint_figures(self) -> None:

@@ -110,6 +110,8 @@ class RowsView(Widget):
         self._width = 0
         self._words: tuple[str, ...] = ()
         """What is marked, folded."""
+        self.block = 1
+        """Rows by which the view grows at once, until the text is complete."""
         self._strips: dict[int, Strip] = {}
         self._rich_styles: dict[tuple[str, str], RichStyle] = {}
         self._is_painting = False
@@ -142,6 +144,9 @@ class RowsView(Widget):
                 await self._finish()
 
     async def _finish(self) -> None:
+        if self.block > 1:
+            self.block = 1
+            self.refresh(layout=True)
         settled = self._pieces.settled
         await self._take(self._pieces.finish())
         if self._pieces.settled is not settled:
@@ -235,7 +240,7 @@ class RowsView(Widget):
             for laid in self._laid:
                 laid.is_stale = True
             self._lay_out_again()
-        return self._height
+        return -(-self._height // self.block) * self.block
 
     # ---- marking hits ----
 
@@ -276,14 +281,27 @@ class RowsView(Widget):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Draw rows; see `Widget.render_lines`."""
-        self._is_painting = True
-        try:
-            return super().render_lines(crop)
-        finally:
-            self._is_painting = False
+        if self.styles.gutter:
+            self._is_painting = True
+            try:
+                return super().render_lines(crop)
+            finally:
+                self._is_painting = False
+        left, right = crop.column_span
+        strips = [self._strip(y) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            background = self.background_colors[1]
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if left > 0 or right < self.size.width:
+            strips = [strip.crop(left, right) for strip in strips]
+        return strips
 
     def render_line(self, y: int) -> Strip:
-        """Draw one row; the mouse asks for it too, and gets to know where each text stands."""
+        """Draw one row; the mouse asks for it, and gets to know where each text stands."""
+        strip = self._strip(y)
+        return strip if self._is_painting else strip.apply_offsets(0, y)
+
+    def _strip(self, y: int) -> Strip:
         strip = self._strips.get(y)
         if strip is None:
             if len(self._strips) >= MOST_STRIPS:
@@ -294,7 +312,7 @@ class RowsView(Widget):
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(y)) is not None:
             strip = self._selected(strip, *span)
-        return strip if self._is_painting else strip.apply_offsets(0, y)
+        return strip
 
     def _row(self, y: int) -> Line:
         laid, offset = self._find(y)

@@ -6,15 +6,19 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from textual.containers import VerticalScroll
+from textual.geometry import Region
 from textual.layout import WidgetPlacement
 from textual.message import Message as UIMessage
 from textual.scrollbar import ScrollBar
+from textual.strip import Strip
 from textual.widget import Widget
 
 from tui_chat.chat.context import left_out
 from tui_chat.types import ContextPlan, Conversation, Message, Role
 from tui_chat.ui.code_numbers import CodeNumbers
+from tui_chat.ui.ground import blank_rows
 from tui_chat.ui.ink import InkText, Line, OneLine, Part
+from tui_chat.ui.pace import LOCAL, Pace
 from tui_chat.ui.page import Page
 from tui_chat.ui.user_turn import UserTurn
 from tui_chat.ui.window import MOST_MOUNTED, PAGE, Window
@@ -37,7 +41,10 @@ class Transcript(VerticalScroll, can_focus=False):
         """The reader came to the end, or left it."""
 
     def __init__(
-        self, key: Callable[[str], str], version_of: Callable[[str], tuple[int, int]]
+        self,
+        key: Callable[[str], str],
+        version_of: Callable[[str], tuple[int, int]],
+        pace: Pace = LOCAL,
     ) -> None:
         """`key` gives the shown key of an action, `version_of` which version of how many the
         message with an id is.
@@ -46,6 +53,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self.numbers = CodeNumbers()
         self._key = key
         self._version_of = version_of
+        self._pace = pace
         self._was_at_end = True
         self._page = Page()
         self._window = Window()
@@ -68,6 +76,10 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def on_mount(self) -> None:
         self.anchor()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Only the ground: what lies on it draws itself."""
+        return blank_rows(self, crop)
 
     @property
     def at_end(self) -> bool:
@@ -140,9 +152,13 @@ class Transcript(VerticalScroll, can_focus=False):
             if known.message_id == message_id:
                 self.numbers.reopen(message_id)
                 await known.go_on()
+                known.grow_by(int(self._pace.block * self.size.height))
                 return known
         first = self.numbers.first_of(message_id)
-        view = AssistantTurn(message_id=message_id, first_fence=first - 1, key=self._key)
+        view = AssistantTurn(
+            message_id=message_id, first_fence=first - 1, key=self._key, pace=self._pace
+        )
+        view.grow_by(int(self._pace.block * self.size.height))
         waiting = self.query(".-waiting")
         await self._page.mount(view, before=waiting.first() if waiting else None)
         return view
