@@ -60,6 +60,8 @@ class Config:
     theme: str = "tidepool"
     glyphs: Glyphs = "auto"
     """Whether our signs are drawn in Unicode or in ASCII; "auto" goes by the terminal."""
+    reduced_motion: bool = False
+    """Whether the screen changes seldom while a reply is written, and nothing glides."""
     mouse: bool = True
     print_on_exit: bool = False
     """Whether the open chat is printed into the terminal's scrollback when the user quits."""
@@ -163,6 +165,7 @@ _CHECKS: Mapping[str, Check] = {
     "auto_titles": settings.truth,
     "theme": settings.name,
     "glyphs": settings.glyphs,
+    "reduced_motion": settings.truth,
     "mouse": settings.truth,
     "print_on_exit": settings.truth,
     "ssh": settings.truth_or_auto,

@@ -46,7 +46,7 @@ from tui_chat.ui.driver import FramedApp, SafeDriver
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
 from tui_chat.ui.keymap import apply_keymap
-from tui_chat.ui.pace import LOCAL, REMOTE
+from tui_chat.ui.pace import LOCAL, REMOTE, calm
 from tui_chat.ui.theme_switch import ThemeSwitch
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class TuiChat(FramedApp, inherit_bindings=False):
         terminal.limit_colours(self.console)
         is_remote = terminal.is_remote() if config.ssh is None else config.ssh
         self.pace = REMOTE if is_remote else LOCAL
+        if config.reduced_motion:
+            self.pace = calm(self.pace)
         if not self.pace.animates:
             self.animation_level = "none"
         self.loaded = loaded

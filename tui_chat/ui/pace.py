@@ -1,6 +1,6 @@
 """How often the screen changes while a reply is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,8 @@ REMOTE = Pace(
     animates=False,
 )
 """For a terminal at the other end of an SSH connection: few bytes, and none for show."""
+
+
+def calm(pace: Pace) -> Pace:
+    """The pace for readers whom motion disturbs: text comes once a second, half a view at once."""
+    return replace(pace, paint_seconds=1.0, figures_seconds=2.0, block=0.5, animates=False)
