@@ -94,6 +94,7 @@ async def test_reasoning_is_folded_to_a_line_that_opens(make_app: MakeApp) -> No
         turn.feed_reasoning("Then that.")
         turn.feed("So it is.")
         await until(pilot, lambda: "So it is." in shown(app))
+        assert " · 4 words" in shown(app)
         assert "▸ thought for" in shown(app) and "Then that." not in shown(app)
         await pilot.click(".reasoning")
         await until(pilot, lambda: "│First **this**." in shown(app).replace("│ ", "│"))

@@ -50,7 +50,11 @@ class Reasoning(Vertical, can_focus=True):
     def update_label(self, label: str) -> None:
         """What stands in the line."""
         self.label = label
-        self._head.show([[("m", f"{'▾' if self._body.display else '▸'} {label}")]])
+        size = ""
+        if label != "thinking":  # it is complete
+            count = len(self._body.source.split())
+            size = f" · {count:,} word{'s' * (count != 1)}"
+        self._head.show([[("m", f"{'▾' if self._body.display else '▸'} {label}{size}")]])
 
     @property
     def is_open(self) -> bool:
