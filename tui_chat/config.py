@@ -5,6 +5,7 @@ that names the line, and the file is left as it is.
 """
 
 import contextlib
+import json
 import os
 import re
 import tomllib
@@ -349,9 +350,15 @@ def effective(config: Config) -> dict[str, Any]:
 
 def to_toml(config: Config) -> str:
     """All settings as TOML text."""
+    return dump_toml(effective(config))
+
+
+def dump_toml(data: Mapping[str, Any]) -> str:
+    """TOML that reads back as `data`, long texts line by line where that keeps their line ends."""
     import tomli_w
 
-    return tomli_w.dumps(effective(config), multiline_strings=True)
+    # A text of several lines has LF for every line end when it is read.
+    return tomli_w.dumps(data, multiline_strings="\\r\\n" not in json.dumps(data))
 
 
 def save_setting(loaded: LoadedConfig, name: str, value: str | bool | int) -> None:

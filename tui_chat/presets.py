@@ -15,6 +15,7 @@ from tui_chat.config import (
     EntryReader,
     LoadedConfig,
     Options,
+    dump_toml,
     load_config,
     read_toml,
     with_options,
@@ -88,8 +89,6 @@ def save_preset(preset: Preset) -> Path | None:
     Raises:
         PresetError: it cannot be written, or its name cannot be that of a preset.
     """
-    import tomli_w
-
     _check_name(preset.name)
     path = preset_path(preset.name)
     own = settings.to_plain(replace(preset.settings, preset=""))
@@ -100,7 +99,7 @@ def save_preset(preset: Preset) -> Path | None:
         if path.exists():
             older = path.with_name(f"{path.name}.bak")
             path.replace(older)
-        files.atomic_write(path, tomli_w.dumps(about | prompt | own, multiline_strings=True))
+        files.atomic_write(path, dump_toml(about | prompt | own))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise PresetError(f"{path} cannot be written ({reason}).") from error

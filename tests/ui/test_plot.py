@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tui_chat.ui.ink import Line
@@ -35,6 +35,7 @@ def test_newest_bar_alone_is_bright() -> None:
     st.integers(1, 5),
     st.integers(1, 40),
 )
+@example([5e-324], 1, 1)
 def test_bars_never_leave_their_place(values: list[float | None], rows: int, width: int) -> None:
     top = ceiling(max((value for value in values if value is not None), default=0.0))
     lines = bars(values, top, rows=rows, width=width)

@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tui_chat import files
@@ -247,6 +247,7 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS)
+@example(Config(system_prompt="one\r\ntwo\n"))
 def test_settings_written_out_read_back_as_the_same(config: Config) -> None:
     again, problems = parse_config(to_toml(config))
     assert problems == ()

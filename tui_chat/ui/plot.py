@@ -42,4 +42,6 @@ def _level(value: float | None, top: float, rows: int) -> int:
     """Height in eighths of a row."""
     if value is None:
         return 0
+    if not top:  # a value so small that there is no scale for it
+        return 1
     return min(max(1, round(value / top * rows * 8)), rows * 8)
