@@ -10,6 +10,7 @@ from tui_chat.ui.bracketed_paste import (
     MARKER_GAP,
     SETTLE,
     START,
+    UNMARKED,
     Paste,
     PasteSplitter,
 )
@@ -94,6 +95,24 @@ def test_escape_alone_comes_out_after_a_moment() -> None:
 
 def test_bytes_that_are_no_utf_8_become_a_mark_and_nul_is_dropped() -> None:
     assert split(START + b"caf\xe9\x00!" + END) == [Paste("caf\ufffd!", 6)]
+
+
+def test_much_plain_text_at_once_is_a_paste_where_the_terminal_marks_none() -> None:
+    lines = b"a line of a file\r" * 20
+    assert split(lines) == [Paste("a line of a file\n" * 20, 340)]
+    assert split(lines[:300], lines[300:]) == [Paste("a line of a file\n" * 20, 340)]
+    assert split(lines + b"\x11") == [Paste("a line of a file\n" * 20, 340), b"\x11"]
+    assert split(lines + b"\x1b[A") == [Paste("a line of a file\n" * 20, 340), b"\x1b[A"]
+
+
+def test_what_may_be_typed_ahead_is_no_paste() -> None:
+    assert split(b"hello there\rand more\r" * 5) == [b"hello there\rand more\r" * 5]
+
+
+def test_text_that_comes_after_a_pause_is_typed_again() -> None:
+    splitter = PasteSplitter()
+    assert splitter.feed(b"x" * UNMARKED, 0.0) == []
+    assert splitter.feed(b"y", SETTLE) == [Paste("x" * UNMARKED, UNMARKED), b"y"]
 
 
 @given(

@@ -86,7 +86,7 @@ class Actions(MessageActions):
             pass
         elif argument is not None:
             self.app.cancel_load()
-        elif not self.app.chat.box.completer.dismiss():
+        elif not (self.app.chat.box.completes and self.app.chat.box.completer.dismiss()):
             self.app.chat.cancel_edit()
         self.app.chat.box.focus()
 

@@ -40,12 +40,10 @@ from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
-from tui_chat.ui.commands import TYPING_ACTIONS, Action, action_of
-from tui_chat.ui.completion import Value
+from tui_chat.ui.commands import ACTIONS, TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.driver import FramedApp, SafeDriver
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
-from tui_chat.ui.keymap import apply_keymap
 from tui_chat.ui.pace import LOCAL, REMOTE, calm
 from tui_chat.ui.theme_switch import ThemeSwitch
 
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from tui_chat.store.drafts import Drafts
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.actions import Actions
+    from tui_chat.ui.completion import Value
     from tui_chat.ui.model_rows import ModelChoice
 
 log = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self.spec = spec
         self.engine: Engine | None = None
         self.engine_thread = EngineThread()
-        self.actions, problems = apply_keymap(config.keymap)
+        self.actions, problems = _with_keymap(config.keymap)
         self._open_engine = open_engine
         self._load_cancel: threading.Event | None = None
         self._answering = ""
@@ -468,6 +467,15 @@ class TuiChat(FramedApp, inherit_bindings=False):
             self.notify(f"Not a web link: {sanitize(href)}", markup=False)
             return
         self._doer.copy(href, f"the link {sanitize(href)}")
+
+
+def _with_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[str, ...]]:
+    """The table of actions with the user's keys, and what is wrong with them."""
+    if not keymap:
+        return ACTIONS, ()
+    from tui_chat.ui.keymap import apply_keymap
+
+    return apply_keymap(keymap)
 
 
 def model_name(spec: ModelSpec) -> str:

@@ -4,12 +4,13 @@ That parser goes through a paste character by character, waits for ever for an e
 comes, and takes what stands behind a forged end for keys.
 """
 
+import re
 from dataclasses import dataclass
 
 START, END = b"\x1b[200~", b"\x1b[201~"
 
-LIMIT = 8 * 1024 * 1024
-"""Bytes of one paste that are taken."""
+LIMIT = 4_000_000
+"""Bytes of one paste that are taken: about a million tokens."""
 IDLE = 2.0
 """Seconds of silence after which a paste without an end is over."""
 SETTLE = 0.05
@@ -17,8 +18,13 @@ SETTLE = 0.05
 paste: a terminal that does not filter lets a text end the paste itself and press keys."""
 MARKER_GAP = 0.02
 """Seconds after which the beginning of a marker was something else, such as the Esc key."""
+UNMARKED = 256
+"""So many bytes of plain text at once are no typing: GNU screen and old terminals do not mark
+pastes, and their line ends would send every line as a message."""
 LONGEST_HOLD = 1.0
 """Seconds that keys behind a paste may be held back in all, however much arrives."""
+
+_PLAIN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class PasteSplitter:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._inside = False
+        self._unmarked = False
         self._paste = bytearray()
         self._size = 0
         self._held: bytearray | None = None
@@ -48,7 +55,7 @@ class PasteSplitter:
     @property
     def waits(self) -> bool:
         """Whether `tick` is due soon."""
-        return self._inside or self._held is not None or bool(self._tail)
+        return self._inside or self._unmarked or self._held is not None or bool(self._tail)
 
     def feed(self, data: bytes, now: float) -> list[bytes | Paste]:
         """Take what has arrived; what is clear by now comes back in order."""
@@ -60,6 +67,8 @@ class PasteSplitter:
                 data = self._take_paste(data, now)
             elif self._held is not None:
                 data = self._take_held(data, found)
+            elif self._unmarked:
+                data = self._take_unmarked(data, found)
             else:
                 data = self._take_keys(data, found)
         return found
@@ -72,14 +81,20 @@ class PasteSplitter:
             self._add(self._tail)
             self._tail, self._inside = b"", False
             self._finish(found)
-        elif self._held is not None and (silence >= SETTLE or now - self._ended >= LONGEST_HOLD):
-            self._finish(found)
+        elif self._unmarked or self._held is not None:
+            longest = self._held is not None and now - self._ended >= LONGEST_HOLD
+            if silence >= SETTLE or longest:
+                self._finish(found)
         if self._tail and not self._inside and silence >= MARKER_GAP:
             found.append(self._tail)
             self._tail = b""
         return found
 
     def _take_keys(self, data: bytes, found: list[bytes | Paste]) -> bytes:
+        plain = _PLAIN.match(data)
+        if plain and plain.end() >= UNMARKED:
+            self._unmarked = True
+            return data
         keys, marker, rest = data.partition(START)
         if not marker:
             keys, self._tail = _cut_tail(data, START)
@@ -96,6 +111,14 @@ class PasteSplitter:
         if marker:
             self._inside, self._held, self._ended = False, bytearray(), now
         return rest
+
+    def _take_unmarked(self, data: bytes, found: list[bytes | Paste]) -> bytes:
+        plain = _PLAIN.match(data)
+        end = plain.end() if plain else 0
+        self._add(data[:end])
+        if end < len(data):
+            self._finish(found)
+        return data[end:]
 
     def _take_held(self, data: bytes, found: list[bytes | Paste]) -> bytes:
         held = self._held = self._held or bytearray()
@@ -131,7 +154,7 @@ class PasteSplitter:
         found.append(Paste(text, self._size))
         if self._held:
             found.append(bytes(self._held))
-        self._paste, self._size, self._held = bytearray(), 0, None
+        self._paste, self._size, self._held, self._unmarked = bytearray(), 0, None, False
 
 
 def _cut_tail(data: bytes, marker: bytes) -> tuple[bytes, bytes]:

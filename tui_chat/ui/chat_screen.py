@@ -43,7 +43,6 @@ from tui_chat.types import (
 )
 from tui_chat.ui import welcome
 from tui_chat.ui.commands import TYPING_ACTIONS, Action, is_command
-from tui_chat.ui.completer import Values
 from tui_chat.ui.desk import Desk
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from tui_chat.store.drafts import Draft, Drafts
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.branches import Branches
+    from tui_chat.ui.completer import Values
     from tui_chat.ui.find import Find
     from tui_chat.ui.walking import Walk
 
@@ -86,7 +86,7 @@ class ChatScreen(Screen[None]):
         history: "Callable[[], PromptHistory]",
         drafts: "Callable[[], Drafts]",
         count_chats: Callable[[], int],
-        values: Values,
+        values: "Values",
         model_name: str,
         server: str = "",
         pace: Pace,

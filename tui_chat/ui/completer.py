@@ -27,9 +27,15 @@ FREE_ARGUMENTS = frozenset({"model", "chats", "set", "save", "export"})
 class Completer:
     """The candidates for the word at the cursor of one box."""
 
-    def __init__(self, box: "PromptInput", actions: Sequence[Action], values: Values) -> None:
-        self.changed: Callable[[], None] = lambda: None
-        """Called when there is something else to show, or to find."""
+    def __init__(
+        self,
+        box: "PromptInput",
+        actions: Sequence[Action],
+        values: Values,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called when there is something else to show, or to find."""
+        self._changed = changed
         self._box = box
         self._actions = actions
         self._values = values
@@ -71,7 +77,7 @@ class Completer:
             self.candidates = command_candidates(word, self._actions)
         elif word is not None:
             self.needs = word
-        self.changed()
+        self._changed()
 
     def find(self, word: Word) -> list[Candidate]:
         """The candidates of a word; not for the screen's thread."""
@@ -91,14 +97,14 @@ class Completer:
         if self._tab_waits:
             self._tab_waits = False
             self.accept()
-        self.changed()
+        self._changed()
 
     def dismiss(self) -> bool:
         """Close the list until something else is typed; False when there is none."""
         was_open = self.is_open
         self._dismissed, self._word, self.candidates, self.needs = was_open, None, (), None
         if was_open:
-            self.changed()
+            self._changed()
         return was_open
 
     def move(self, step: int) -> bool:
@@ -110,7 +116,7 @@ class Completer:
             step = 0  # nothing was highlighted: the first one comes first
         self._walked = True
         self.index = min(self.index + step, len(self.candidates) - 1)
-        self.changed()
+        self._changed()
         return True
 
     @property

@@ -19,8 +19,6 @@ from textual.widgets import TextArea
 
 from tui_chat.types import Message, Role
 from tui_chat.ui.commands import Action, is_command
-from tui_chat.ui.completer import Values
-from tui_chat.ui.completion import Word
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.status_bar import HintRow
 
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from tui_chat.chat.draft_meter import DraftMeter, PromptSize
     from tui_chat.chat.session import Session
     from tui_chat.store.prompt_history import PromptHistory
+    from tui_chat.ui.completer import Values
+    from tui_chat.ui.completion import Word
     from tui_chat.ui.completion_list import CompletionList
     from tui_chat.ui.draft import DraftCount
 
@@ -74,7 +74,7 @@ class Desk(Vertical):
         queues: Callable[[], bool],
         edits: Callable[[], Message | None],
         thinking: Callable[[], bool | None],
-        values: Values,
+        values: "Values",
     ) -> None:
         """`key` gives the shown key of an action, `session` the conversation that is shown,
         `edits` the message whose text is in the box; `queues` tells whether a prompt would have
@@ -83,7 +83,7 @@ class Desk(Vertical):
         """
         super().__init__(id="prompt")
         self.box = PromptInput(actions, history, values)
-        self.box.completer.changed = self._complete
+        self.box.candidates_changed = self._complete
         self._queues = queues
         self._edits = edits
         self._thinking = thinking
@@ -137,7 +137,7 @@ class Desk(Vertical):
             self.box.command,
             key=self._key,
             queues=self._queues(),
-            completes=self.box.completer.is_open,
+            completes=self.box.completes,
             unfolds=self.box.label_at_cursor() is not None,
             size=self._prompt_size if self.box.text or self.attached else None,
             exact=engine is None or engine.exact_counts,
@@ -152,7 +152,7 @@ class Desk(Vertical):
             self._timer.stop()
         if not self._recount():
             self._timer = self.set_timer(COUNT_DELAY, self.count)
-        self.box.completer.update()
+        self.box.look_for_candidates()
         self.show_hint()
 
     def _typed(self) -> tuple[str, str | None]:
@@ -187,7 +187,7 @@ class Desk(Vertical):
 
     @on(TextArea.SelectionChanged, "#box")
     def _cursor_moved(self) -> None:
-        self.box.completer.update()
+        self.box.look_for_candidates()
         if self.box.folded.has_labels:
             self.show_hint()
 
@@ -256,7 +256,7 @@ class Desk(Vertical):
             self.run_worker(self._find(word), group="find", exclusive=True, exit_on_error=False)
         self._show_list()
 
-    async def _find(self, word: Word) -> None:
+    async def _find(self, word: "Word") -> None:
         completer = self.box.completer
         completer.found(word, await asyncio.to_thread(completer.find, word))
 

@@ -13,7 +13,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.color import ColorSystem
 from textual import events
@@ -26,9 +26,11 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
 
-from tui_chat.ui.bracketed_paste import Paste, PasteSplitter
 from tui_chat.ui.frame import Frame
 from tui_chat.ui.pace import LOCAL, Pace
+
+if TYPE_CHECKING:
+    from tui_chat.ui.bracketed_paste import Paste
 
 URGENT_SECONDS = 0.25
 """For this long after a key the frames of a slow connection are not held back."""
@@ -172,6 +174,8 @@ class SafeDriver(linux_driver.LinuxDriver):
         while takes_keys is not None and not takes_keys.wait(0.1):
             if self.exit_event.is_set():
                 return
+        from tui_chat.ui.bracketed_paste import Paste, PasteSplitter  # not before the first frame
+
         parser, splitter = XTermParser(self._debug), PasteSplitter()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         with selectors.SelectSelector() as selector:
@@ -201,7 +205,7 @@ class SafeDriver(linux_driver.LinuxDriver):
         for message in messages:
             self.process_message(message)
 
-    def _paste(self, paste: Paste) -> None:
+    def _paste(self, paste: "Paste") -> None:
         refuse = getattr(self._app, "refuse_paste", None)
         if paste.text is not None:
             self.process_message(events.Paste(paste.text))

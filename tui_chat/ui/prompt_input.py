@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -13,10 +14,10 @@ from textual.widgets import TextArea
 
 from tui_chat.ui import folded_text
 from tui_chat.ui.commands import Action, is_command
-from tui_chat.ui.completer import Completer, Values
 
 if TYPE_CHECKING:
     from tui_chat.store.prompt_history import PromptHistory
+    from tui_chat.ui.completer import Completer, Values
 
 
 class PromptInput(TextArea):
@@ -37,7 +38,7 @@ class PromptInput(TextArea):
         self,
         actions: Sequence[Action],
         history: "Callable[[], PromptHistory]",
-        values: Values,
+        values: "Values",
     ) -> None:
         """`history` gives the earlier prompts, `values` the arguments of an action."""
         self.folded = folded_text.FoldedTexts()
@@ -54,10 +55,30 @@ class PromptInput(TextArea):
         self._history = history
         self._position: int | None = None
         self._draft = ""
-        self.completer = Completer(self, actions, values)
+        self.candidates_changed: Callable[[], None] = lambda: None
+        """Called when there is something else to choose from, or to look for."""
+        self._values = values
         self._action_of = {
             key: action.id for action in actions if not action.while_walking for key in action.keys
         }
+
+    @cached_property
+    def completer(self) -> "Completer":
+        """Completes what is typed; there once something was typed that can be completed."""
+        from tui_chat.ui.completer import Completer
+
+        return Completer(self, self._actions, self._values, self.candidates_changed)
+
+    @property
+    def completes(self) -> bool:
+        """Whether there is anything to choose from."""
+        return "completer" in self.__dict__ and self.completer.is_open
+
+    def look_for_candidates(self) -> None:
+        """Look again at what may become of the text."""
+        text = self.text
+        if "completer" in self.__dict__ or text.startswith("/") or "@" in text:
+            self.completer.update()
 
     @property
     def recalls(self) -> bool:

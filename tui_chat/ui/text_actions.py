@@ -1,6 +1,7 @@
 """The actions that take text in or give it out: files, clipboard, editor, pager, scrollback."""
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -260,7 +261,7 @@ class TextActions:
             path = Path(argument or "").expanduser()
             endings = {ending: name for name, ending in reversed(FORMATS.items())}
             format_ = endings.get(path.suffix, "markdown")
-        if path.is_dir():
+        if os.path.isdir(path):  # False for a name that is impossible
             path /= _file_name(conversation.title or conversation.id) + FORMATS[format_]
         store = self.app.store
         await self._write(path, lambda: "".join(export([store.read(conversation.id)], format_)))
@@ -269,22 +270,24 @@ class TextActions:
         """Write a new file outside the screen's thread; one that is there stays as it is."""
         shown = sanitize(str(path))
 
-        def write() -> None:
-            if path.exists():
-                raise FileExistsError(f"{shown} exists already; choose another name")
+        def write() -> bool:
+            if os.path.exists(path):
+                return False
             files.atomic_write(path, text().encode("utf-8", "replace").decode())
+            return True
 
         try:
-            await asyncio.to_thread(write)
-        except FileExistsError as error:
-            self.tell(f"{error}.", trouble=True)
+            written = await asyncio.to_thread(write)
         except StoreError as error:
             self.tell(str(error), trouble=True)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self.tell(f"{shown} cannot be written ({reason}).", trouble=True)
         else:
-            self.tell(f"Written to {sanitize(str(path.absolute()))}.")
+            if written:
+                self.tell(f"Written to {sanitize(str(path.absolute()))}.")
+            else:
+                self.tell(f"{shown} exists already; choose another name.", trouble=True)
 
 
 def _file_name(title: str) -> str:

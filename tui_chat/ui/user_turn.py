@@ -1,8 +1,12 @@
 """A prompt on the page; its files and the rest of a long text are folded until it is clicked."""
 
-from tui_chat.chat.attachment import Attachment, split_attachments
+from typing import TYPE_CHECKING
+
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.ui.ink import InkText, Line, Part, file_size, mark_places, turn_marks
+
+if TYPE_CHECKING:
+    from tui_chat.chat.attachment import Attachment
 
 SHOWN_LINES = 12
 SHOWN_CHARACTERS = 2_000
@@ -15,6 +19,8 @@ class UserTurn(InkText):
     """What the user typed, on the raised band."""
 
     def __init__(self, text: str, *, message_id: str = "", waiting: bool = False) -> None:
+        from tui_chat.chat.attachment import split_attachments  # not before the first frame
+
         super().__init__(classes="user-turn -waiting" if waiting else "user-turn")
         self.message_id = message_id
         self.text = text
@@ -90,7 +96,7 @@ def _marked(parts: Line, words: tuple[str, ...]) -> list[Part]:
     return marked
 
 
-def _file_parts(file: Attachment, *, open_: bool) -> list[Part]:
+def _file_parts(file: "Attachment", *, open_: bool) -> list[Part]:
     lines = file.text.count("\n")
     count = "1 line" if lines == 1 else f"{lines:,} lines"
     head: list[Part] = [("ref", f"+ {file.path}"), ("m", f" {file_size(file.size)} · {count}")]
