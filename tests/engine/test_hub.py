@@ -18,13 +18,14 @@ from huggingface_hub import errors
 import tui_chat
 from tui_chat.engine.base import LoadError
 from tui_chat.engine.hub import (
+    DownloadMeter,
     cached_snapshot,
     download_failure,
     installed_models,
     resolve_model,
     short_name,
 )
-from tui_chat.types import ModelSpec
+from tui_chat.types import LoadProgress, ModelSpec
 
 COMMIT = "a" * 40
 
@@ -179,6 +180,11 @@ class FakeHub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Requests)
         self.folder = folder
         self.refusal: tuple[int, str] | None = None
+        self.broken = ""
+        """A file that is not sent."""
+        self.sizes: dict[str, int] = {}
+        """What the hub says of the size of a file, where that is not true."""
+        self.sent: list[str] = []
 
 
 class _Requests(http.server.BaseHTTPRequestHandler):
@@ -213,9 +219,17 @@ class _Requests(http.server.BaseHTTPRequestHandler):
             info = {"id": "org/name", "sha": COMMIT, "siblings": siblings}
             self.answer(200, json.dumps(info).encode())
         else:
-            data = (self.server.folder / self.path.rsplit("/", 1)[-1]).read_bytes()
+            name = self.path.rsplit("/", 1)[-1]
+            data = (self.server.folder / name).read_bytes()
             etag = hashlib.sha1(data).hexdigest()
-            self.answer(200, data, ETag=f'"{etag}"', X_Repo_Commit=COMMIT)
+            if self.command == "GET":
+                if name == self.server.broken:
+                    self.answer(500, b"")
+                    return
+                self.server.sent.append(name)
+            size = str(self.server.sizes.get(name, len(data)))
+            etag = f'"{etag}"'
+            self.answer(200, data, ETag=etag, X_Repo_Commit=COMMIT, X_Linked_Size=size)
 
     do_HEAD = do_GET
 
@@ -236,7 +250,7 @@ DOWNLOAD = """
 import threading
 import tui_chat.engine
 from tui_chat.engine import base, hub
-from tui_chat.types import ModelSpec
+from tui_chat.types import LoadProgress, ModelSpec
 cancel = threading.Event()
 fractions = []
 def watch(progress):
@@ -279,10 +293,43 @@ def test_model_is_downloaded_with_progress_and_then_works_offline(
 
 def test_cancelled_download_ends_and_a_second_one_completes(hub: FakeHub, tmp_path: Path) -> None:
     assert download(hub, tmp_path / "home", stop=True) == [
-        "LoadCancelled The download of org/name was cancelled."
+        "LoadCancelled The download of org/name was cancelled; files that were finished are kept."
     ]
     assert cached_snapshot("org/name", None, tmp_path / "home" / "hub") is None
     assert download(hub, tmp_path / "home")[1] == "True 1.0"
+
+
+def test_files_that_were_finished_are_not_downloaded_again(hub: FakeHub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    hub.broken = "model.safetensors"
+    assert "fault of its own" in download(hub, home)[0]
+    hub.broken = ""
+    hub.sent.clear()
+    assert download(hub, home)[1] == "True 1.0"
+    assert hub.sent == ["model.safetensors"]
+
+
+def test_a_full_disk_is_told_before_the_download(hub: FakeHub, tmp_path: Path) -> None:
+    huge = 10**18
+    hub.sizes["model.safetensors"] = huge
+    (line,) = download(hub, tmp_path / "home")
+    assert line.startswith("LoadError org/name needs 1000000000.0 GB of disk but only ")
+    assert hub.sent == []
+
+
+def test_a_download_tells_bytes_rate_and_the_time_that_is_left() -> None:
+    moment = 0.0
+    told: list[LoadProgress] = []
+    meter = DownloadMeter(told.append, "org/name", 4_000_000_000, lambda: moment)
+    for moment in range(12):
+        meter(moment * 10_000_000 if moment <= 6 else 60_000_000 + (moment - 6) * 20_000_000)
+    details = [progress.detail for progress in told]
+    assert details[0] == "org/name: 1 MB of 4.0 GB"
+    assert details[3] == "org/name: 30 MB of 4.0 GB · 10.0 MB/s · 6 min left"
+    assert details[-1] == "org/name: 160 MB of 4.0 GB · 20.0 MB/s · 3 min left"
+    moment = 12
+    meter(5_000_000_000)
+    assert told[-1].fraction == 1.0 and "left" not in told[-1].detail
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from conftest import MakeApp  # type: ignore[import-not-found]
 from textual.pilot import Pilot
 
 from tui_chat.config import Config, LoadedConfig
-from tui_chat.engine.base import Engine, OnProgress
+from tui_chat.engine import open_engine
+from tui_chat.engine.base import Engine, LoadCancelled, OnProgress
 from tui_chat.engine.echo import EchoEngine
-from tui_chat.types import ModelSpec
+from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.model_screen import ModelScreen
 
@@ -72,7 +73,7 @@ async def test_unload_frees_the_model_and_a_prompt_waits_for_the_next_one(
         await until(pilot, lambda: "the model is unloaded" in shown(app))
         assert app.engine is None and app.chat.session.engine is None
         assert "no model" in shown(app).splitlines()[-1]
-        assert "Ctrl+L loads it again" in shown(app)
+        assert "Ctrl+L loads one again" in shown(app)
         await send(pilot, app, "two")
         await until(pilot, lambda: "No model is loaded; Ctrl+L loads one." in told(app))
         assert "waiting" in shown(app)
@@ -199,3 +200,35 @@ async def test_only_the_last_of_two_models_chosen_at_once_stays(tmp_path: Path) 
         await ready(pilot, app)
         await until(pilot, lambda: closed == ["echo:a.md"])
         assert app.engine is not None and app.engine.name == "echo:b.md"
+
+
+async def test_ctrl_c_cancels_a_download_and_says_what_is_kept(tmp_path: Path) -> None:
+    def download(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
+        if spec.model.startswith("echo:"):
+            return open_engine(spec, report, cancel)
+        report(LoadProgress("downloading", 0.25, "org/name: 1.0 of 4.0 GB · 12.0 MB/s"))
+        cancel.wait()
+        raise LoadCancelled("The download was cancelled; files that were finished are kept.")
+
+    script = tmp_path / "a.md"
+    script.write_text("Text.", encoding="utf-8")
+    app = TuiChat(
+        loaded=LoadedConfig(Config(), tmp_path / "config.toml"),
+        spec=ModelSpec(f"echo:{script}"),
+        data_dir=tmp_path,
+        open_engine=download,
+    )
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await send(pilot, app, "/model org/name")
+        await until(pilot, lambda: "Ctrl+C cancel" in shown(app))  # on the empty page
+        await send(pilot, app, "/stop")
+        await until(pilot, lambda: "are kept" in shown(app))
+        await send(pilot, app, f"/model echo:{script}")
+        await ready(pilot, app)
+        await ask(pilot, app, "one")
+        await send(pilot, app, "/model org/name")
+        await until(pilot, lambda: "12.0 MB/s" in shown(app) and "Ctrl+C cancel" in shown(app))
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: "files that were finished are kept" in shown(app))
+        assert "Ctrl+C again" not in told(app)

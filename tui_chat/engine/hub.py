@@ -8,7 +8,8 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,9 @@ _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*")
 _SPARE_BYTES = 200_000_000
+_CANCELLED = "The download of {} was cancelled; files that were finished are kept."
+_RATE_SECONDS = 5.0
+"""The rate of a download is that of so many last seconds."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NETWORK_FAULTS = {"ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError"}
 
@@ -182,7 +186,7 @@ def _download(
         raise
     except Exception as error:
         if cancel.is_set():
-            raise LoadCancelled(f"The download of {name} was cancelled.") from None
+            raise LoadCancelled(_CANCELLED.format(name)) from None
         raise LoadError(download_failure(error, name, revision)) from error
 
 
@@ -203,7 +207,7 @@ def _fetch(
     if not any(file.filename.endswith(".safetensors") for file in files):
         raise LoadError(f"{name} has no safetensors weights; choose another model.")
     _check_disk(cache_dir, name, needed)
-    report = _ByteProgress(on_progress, name, needed)
+    report = DownloadMeter(on_progress, name, needed)
 
     class Bar(tqdm):  # type: ignore[misc]
         """Reports bytes instead of drawing; raises from the download's threads on cancel."""
@@ -217,7 +221,7 @@ def _fetch(
 
         def update(self, n: float | None = 1) -> None:
             if cancel.is_set():
-                raise LoadCancelled(f"The download of {name} was cancelled.")
+                raise LoadCancelled(_CANCELLED.format(name))
             self.n += n or 0
             if self.bytes:
                 report(self.n)
@@ -226,25 +230,50 @@ def _fetch(
     return Path(folder)
 
 
-class _ByteProgress:
-    """Passes the bytes of a download on, ten times a second at most."""
+class DownloadMeter:
+    """Passes the bytes of a download on with their rate, ten times a second at most."""
 
-    def __init__(self, on_progress: OnProgress, name: str, needed: int) -> None:
+    def __init__(
+        self,
+        on_progress: OnProgress,
+        name: str,
+        needed: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._on_progress = on_progress
         self._name = name
         self._needed = needed
+        self._clock = clock
         self._done = 0
         self._next = 0.0
+        self._recent: deque[tuple[float, int]] = deque([(clock(), 0)])
+        self._lock = threading.Lock()  # several files come at once, each on a thread
 
     def __call__(self, done: float) -> None:
-        self._done = max(self._done, min(int(done), self._needed))
-        now = time.monotonic()
-        unfinished = self._done < self._needed
-        if not self._needed or (unfinished and now < self._next):
-            return
-        self._next = now + 0.1
-        detail = f"{self._name}: {as_gigabytes(self._done)} of {as_gigabytes(self._needed)}"
-        self._on_progress(LoadProgress("downloading", self._done / self._needed, detail))
+        """`done` bytes of all are there."""
+        with self._lock:
+            self._done = max(self._done, min(int(done), self._needed))
+            now = self._clock()
+            unfinished = self._done < self._needed
+            if not self._needed or (unfinished and now < self._next):
+                return
+            self._next = now + 0.1
+            self._recent.append((now, self._done))
+            while len(self._recent) > 2 and self._recent[1][0] <= now - _RATE_SECONDS:
+                self._recent.popleft()
+            detail = f"{self._name}: {as_gigabytes(self._done)} of {as_gigabytes(self._needed)}"
+            detail += self._rate()
+            self._on_progress(LoadProgress("downloading", self._done / self._needed, detail))
+
+    def _rate(self) -> str:
+        """The rate of the last seconds and the time that is left at it; empty at first."""
+        (then, before), (now, done) = self._recent[0], self._recent[-1]
+        if now - then < 1.0 or done <= before:
+            return ""
+        per_second = (done - before) / (now - then)
+        left = round((self._needed - done) / per_second)
+        time_left = f"{left // 60} min" if left >= 120 else f"{left} s"
+        return f" · {per_second / 1e6:.1f} MB/s" + (f" · {time_left} left" if left else "")
 
 
 def _check_disk(cache_dir: Path, name: str, needed: int) -> None:

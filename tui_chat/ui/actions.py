@@ -55,7 +55,7 @@ class Actions(MessageActions):
             screen.clear_selection()
         elif screen is not chat:
             screen.dismiss()
-        elif chat.stop_reply():
+        elif chat.stop_reply() or self.app.cancel_download():
             pass
         elif chat.box.text:
             self.app.history.add(chat.box.full_text)

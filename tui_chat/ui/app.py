@@ -391,6 +391,13 @@ class TuiChat(FramedApp, inherit_bindings=False):
         if self._load_cancel is not None:
             self._load_cancel.set()
 
+    def cancel_download(self) -> bool:
+        """Give up the model that is being downloaded; False when none is."""
+        if not self.chat.downloads:
+            return False
+        self.cancel_load()
+        return True
+
     async def on_model_loading(self, event: ModelLoading) -> None:
         if not self._ending and event.load is self._load_cancel:
             self.chat.show_loading(event.progress)

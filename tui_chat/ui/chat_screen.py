@@ -259,10 +259,17 @@ class ChatScreen(Screen[None]):
     def show_loading(self, progress: LoadProgress) -> None:
         """Show how far the model has come."""
         self.load_progress = progress
+        stop = self.key("interrupt") if self.downloads else "/stop"
         if lines := self.query("#load-line"):
-            lines.first(OneLine).show(welcome.load_lines(progress))
+            way = stop if self.downloads else ""
+            lines.first(OneLine).show(welcome.load_lines(progress, way))
         else:
-            self.query_one(Activity).show_loading(progress, "/stop")
+            self.query_one(Activity).show_loading(progress, stop)
+
+    @property
+    def downloads(self) -> bool:
+        """Whether a model is being downloaded, which may take hours and can be cancelled."""
+        return self.load_progress is not None and self.load_progress.stage == "downloading"
 
     async def model_ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""
@@ -298,8 +305,8 @@ class ChatScreen(Screen[None]):
         if lines := self.query("#load-line"):
             lines.first(OneLine).show([[("m", "unloaded")]])
         held = f"; it held {gigabytes(held_bytes)}" if held_bytes else ""
-        ways: Line = (("k", self.key("model")), ("m", " loads it again, or another"))
-        await self.notice([("m", f"the model is unloaded{held}; prompts wait, "), *ways])
+        way: Line = (("k", self.key("model")), ("m", " loads one again"))
+        await self.notice([("m", f"the model is unloaded{held} · "), *way])
         self.desk.show_hint()
 
     async def show_first_session(self, session: "Session") -> None:

@@ -22,8 +22,7 @@ def change(before: str, engine: "Engine", conversation: Conversation) -> list[Li
     if not replies or before in ("", engine.name):
         return []
     names = [("k", one_line(name, _NAME_LENGTH)) for name in (engine.name, before)]
-    after: Line = (names[0], ("m", " answers from here on, not "), names[1])
-    return [[*after, ("m", "; it reads the whole chat with the next prompt")]]
+    return [(names[0], ("m", " answers from here on, not "), names[1])]
 
 
 def told(engine: "Engine") -> list[Line]:

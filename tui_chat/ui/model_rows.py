@@ -224,8 +224,8 @@ def told_of(model: ModelRow, rung: RungFit | None, *, forced: bool, frees: bool)
         return model.trouble or model.note
     if model.source == "hub":
         return (
-            "Enter downloads it and loads it. Disk space is checked before, /stop cancels, "
-            "and files that are finished are kept."
+            "Enter downloads it and loads it. Disk space is checked before, Ctrl+C or /stop "
+            "cancels, and files that are finished are kept."
         )
     if not model.rungs:
         return ""

@@ -28,13 +28,20 @@ class Starters(OptionList):
         return Strip.join([*bar, strip.crop(1)])
 
 
-def load_lines(progress: LoadProgress) -> list[Line]:
-    """How far the model has come, from the whole line to the short one."""
+def load_lines(progress: LoadProgress, stop_key: str = "") -> list[Line]:
+    """How far the model has come, from the whole line to the short one.
+
+    `stop_key` is the key that cancels it, where it is to be told.
+    """
     head: list[Part] = [("m", progress.stage)]
     if progress.fraction is None:
         return [[*head, ("m", f"  {progress.detail}")], head]
     bar = meter_of_progress(progress.fraction, 24)
-    return [[*head, "  ", *bar, ("m", f"  {progress.detail}")], [*head, "  ", *bar], head]
+    told: Part = ("m", f"  {progress.detail}")
+    if stop_key:  # a download, whose figures say more than a bar
+        stop: Line = (("k", f"  {stop_key}"), ("m", " cancel"))
+        return [[*head, "  ", *bar, told, *stop], [*head, told, *stop], [*head, *stop], head]
+    return [[*head, "  ", *bar, told], [*head, "  ", *bar], head]
 
 
 def note_lines(news: Sequence[Line]) -> list[Part]:
