@@ -257,9 +257,31 @@ async def test_a_hit_of_the_library_opens_the_chat_at_the_message(
         await pilot.press("enter")
         await until(pilot, lambda: selected(app) == ["u10"])
         await until(pilot, lambda: {"message", "10.", "Needle"} <= set(marked(pilot)))
+        # Only what is around it is mounted, and the end, not all that stands between.
+        assert len(app.chat.transcript.query(".user-turn, .assistant-turn")) < 80
         await pilot.press("escape")
         await type_text(pilot, "goes on")
         assert app.chat.box.text == "goes on"
+
+
+async def test_a_hit_before_what_is_loaded_of_a_large_chat_is_gone_to(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    texts = [f"message {number}. " + "hay " * 1500 for number in range(120)]
+    texts[3] = "a needle"
+    chat = add(tmp_path, *texts)
+    async with make_app(resume=Resume(chat)).run_test(size=(100, 30)) as pilot:
+        app = await opened(pilot)
+        assert app.chat.session.conversation.has_earlier
+        await app.chat.find.open("needle")
+        await until(pilot, lambda: selected(app) == ["a3"] and marked(pilot) == ["needle"])
+    async with make_app().run_test(size=(100, 30)) as pilot:
+        app = await ready(pilot)
+        await pilot.press("ctrl+o")
+        await type_text(pilot, "needle")
+        await until(pilot, lambda: "1 hit in 1 chat" in shown(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: selected(app) == ["a3"] and marked(pilot) == ["needle"])
 
 
 async def test_a_hit_in_the_chat_that_is_open_is_gone_to(make_app: MakeApp, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ async def test_chats_are_listed_last_used_first(store: ConversationStore, ids: l
     async with Host(store).run_test() as pilot:
         await until(pilot, shows(pilot, "Cron or timers", "Moving photos", "Backups"))
         assert "Qwen2.5-1.5B" in rows(pilot)[0]
-        assert "3 chats" in text(pilot)[1]
+        await until(pilot, lambda: "3 chats" in text(pilot)[1])
 
 
 async def test_enter_opens_the_highlighted_chat(store: ConversationStore, ids: list[str]) -> None:
@@ -174,7 +174,7 @@ async def test_search_finds_messages_and_shows_the_text_around_the_hit(
             pilot,
             shows(pilot, "Cron or timers", "starts Restic must", "Backups", "script with restic"),
         )
-        assert "2 chats" in text(pilot)[3]
+        await until(pilot, lambda: "2 hits in 2 chats" in text(pilot)[3])
         await pilot.press("down", "enter")
         await until(pilot, lambda: app.opened == [Chosen(ids[0], "restic", "u0")])
 
@@ -297,7 +297,7 @@ async def test_a_chat_with_more_hits_says_how_many_more(store: ConversationStore
         await pilot.press(*"needle")
         await until(pilot, shows(pilot, "Needles", "needle 3"))
         assert "+3 more" in rows(pilot)[1]
-        assert "4 hits in 1 chat" in text(pilot)[3]
+        await until(pilot, lambda: "4 hits in 1 chat" in text(pilot)[3])
 
 
 # Pinned and archived

@@ -28,7 +28,7 @@ from tui_chat.store.log import (
     reason_of,
 )
 from tui_chat.store.records import encode
-from tui_chat.store.summaries import created_at_of, is_conversation_id, last_messages
+from tui_chat.store.summaries import created_at_of, is_conversation_id
 from tui_chat.store.tail import Tail
 from tui_chat.store.tree import MessageTree
 from tui_chat.types import (
@@ -288,18 +288,21 @@ class ConversationStore:
         return self._index.found_texts(conversation_id, text, limit)
 
     def last_messages(self, conversation_id: str, count: int) -> tuple[Message, ...]:
-        """The last messages of the open branch, read from the end of the file only.
+        """The last messages of the open branch; of a long file only its end is loaded.
 
         Raises:
             StoreError: there is no such conversation, or it cannot be read.
         """
         path = self._path(self._chats, conversation_id)
+        header = Conversation(conversation_id, created_at_of(conversation_id))
         try:
-            return last_messages(path, count)
+            tail = Tail(open_descriptor(path), header)
+            tree = tail.load(lambda tree: len(tree.conversation.messages) >= count)
         except FileNotFoundError as error:
             raise StoreError("There is no such chat; it may have been deleted.") from error
         except OSError as error:
             raise StoreError(f"{path} cannot be read because {reason_of(error)}.") from error
+        return tree.conversation.messages[-count:]
 
     def _path(self, folder: Path, conversation_id: str) -> Path:
         if not is_conversation_id(conversation_id):  # it may come from a command line

@@ -1,7 +1,6 @@
 """What a list shows of a conversation, read from its file without parsing all of it."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,11 +11,9 @@ from typing import BinaryIO
 from tui_chat.files import open_regular_file
 from tui_chat.store.records import DamagedRecord, Record, decode
 from tui_chat.store.tree import MessageTree
-from tui_chat.types import Conversation, ConversationSummary, Message, Role
+from tui_chat.types import Conversation, ConversationSummary, Role
 
 _CHUNK = 1 << 20
-_TAIL = 1 << 16
-_LONGEST_TAIL = 1 << 22
 _TITLE_LENGTH = 60
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _MESSAGE_LINE = re.compile(rb'\n\{"t":"(?:msg|begin)"[^\n]*\}(?![^\n])')
@@ -73,30 +70,6 @@ def summary_of(tree: MessageTree) -> ConversationSummary | None:
         pinned=tree.header.pinned,
         archived=tree.header.archived,
     )
-
-
-def last_messages(path: Path, count: int) -> tuple[Message, ...]:
-    """The last messages of the open branch in the file at `path`, from its last lines.
-
-    A branch that goes on before these lines is cut there.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open_regular_file(path) as file:
-        end = file.seek(0, os.SEEK_END)
-        size = _TAIL
-        while True:
-            start = max(0, end - size)
-            file.seek(start)
-            data = file.read(end - start)
-            if start:  # the first line may be cut
-                data = data.partition(b"\n")[2]
-            tree = MessageTree(Conversation(path.stem, created_at_of(path.stem)))
-            tree.load(data)
-            if not start or len(tree.conversation.messages) >= count or size >= _LONGEST_TAIL:
-                return tree.conversation.messages[-count:]
-            size *= 8
 
 
 def _scan(conversation_id: str, file: BinaryIO) -> ConversationSummary | None:
