@@ -10,7 +10,7 @@ from test_chat_flow import command, ready, shown, told, until  # type: ignore[im
 from textual.pilot import Pilot
 
 from tui_chat.engine.echo import EchoEngine
-from tui_chat.store import tail
+from tui_chat.store import loading, tail
 from tui_chat.store.records import encode, message_record
 from tui_chat.types import Message, Role
 from tui_chat.ui.app import TuiChat
@@ -44,6 +44,7 @@ def coded(number: int) -> str:
 def small_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few messages are loaded at first as of a chat that is a hundred times as long."""
     monkeypatch.setattr(tail, "FIRST_BYTES", 3000)
+    monkeypatch.setattr(loading, "FIRST_BYTES", 3000)
 
 
 async def opened(pilot: Pilot[int], *, window: int = 8192) -> TuiChat:
@@ -150,6 +151,23 @@ async def test_the_beginning_and_what_follows_it_is_read_without_mounting_all_of
         numbers = [all_texts(600).index(text) for text in texts(app)]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert len(seen) < numbers[0] < 1450
+
+
+async def test_a_title_that_the_first_glance_misses_is_shown_soon(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "_GLANCE", 1000)
+    write_chat(tmp_path, 400, plain)
+    path = tmp_path / "chats" / f"{ID}.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines.insert(200, encode({"t": "title", "title": "The chosen title"}))
+    path.write_bytes(b"".join(lines))
+    app = make_app()
+    async with app.run_test(size=(160, 30)) as pilot:
+        await ready(pilot)
+        await app._doer.open_chat(ID)
+        await until(pilot, lambda: "The chosen title" in shown(app))
+        assert texts(app)[-1] == "line 0399.2"
 
 
 async def test_a_page_that_does_not_fill_the_screen_gets_more(

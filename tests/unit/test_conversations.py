@@ -57,7 +57,9 @@ def path_of(folder: Path, log: ConversationLog) -> Path:
 
 
 def reopened(folder: Path, conversation_id: str) -> ConversationLog:
-    return ConversationStore(folder).open(conversation_id)
+    log = ConversationStore(folder).open(conversation_id)
+    log.load_all()
+    return log
 
 
 def contents(log: ConversationLog) -> list[str]:

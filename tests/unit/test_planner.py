@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tui_chat.chat.context import PromptTooLong
 from tui_chat.chat.session import Session, SessionError
 from tui_chat.engine.echo import EchoEngine
-from tui_chat.store import conversations, tail
+from tui_chat.store import conversations, loading, tail
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.store.records import encode, message_record
 from tui_chat.types import (
@@ -78,6 +78,7 @@ def session_of(
     script.write_text("A reply.")
     with (
         mock.patch.object(tail, "FIRST_BYTES", first_bytes),
+        mock.patch.object(loading, "FIRST_BYTES", first_bytes),
         mock.patch.object(conversations, "FEWEST", 1),
         mock.patch.object(os, SYNC, lambda descriptor: None),
     ):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui_chat.store import conversations
+from tui_chat.store import conversations, loading
 from tui_chat.store import tail as tail_module
 from tui_chat.store.conversations import ConversationLog, ConversationStore, StoreError
 from tui_chat.store.records import encode
@@ -85,11 +85,13 @@ OUR_LINES = st.builds(line_of, RECORDS, st.just("ours"))
 
 
 @st.composite
-def chats(draw: st.DrawFn) -> bytes:
+def chats(draw: st.DrawFn, *, is_regular: bool = False) -> bytes:
     """What a chat leaves: all parents are there, replies are begun and ended; and rarely more."""
     lines = [encode({"t": "meta", "v": 1, "title": "first"})]
     known: list[str] = []
     rarities = draw(st.lists(st.sampled_from(RARITIES), max_size=3, unique=True))
+    if is_regular:
+        rarities = ["branch"]
     for number in range(draw(st.integers(0, 40))):
         parent = known[-1] if known else None
         if "branch" in rarities and known and draw(st.integers(0, 5)) == 0:
@@ -149,12 +151,8 @@ FILES = st.one_of(
 
 
 @contextmanager
-def tail_of(data: bytes, first_bytes: int, block: int) -> Iterator[Tail]:
-    with (
-        TemporaryFile() as file,
-        mock.patch.object(tail_module, "FIRST_BYTES", first_bytes),
-        mock.patch.object(tail_module, "_BLOCK", block),
-    ):
+def tail_of(data: bytes, block: int) -> Iterator[Tail]:
+    with TemporaryFile() as file, mock.patch.object(tail_module, "_BLOCK", block):
         file.write(data)
         file.flush()
         yield Tail(os.dup(file.fileno()), HEADER)
@@ -178,8 +176,8 @@ def check(data: bytes, first: int, block: int, fewest: int) -> int:
     whole = whole_of(data)
     branch = whole.conversation.messages
     steps = 0
-    with tail_of(data, first, block) as tail:
-        tree = tail.load(lambda tree: len(tree.conversation.messages) >= fewest)
+    with tail_of(data, block) as tail:
+        tree, _, length = tail.load(lambda tree: len(tree.conversation.messages) >= fewest, first)
         shown = 0
         while isinstance(tree, TailTree):
             steps += 1
@@ -194,7 +192,9 @@ def check(data: bytes, first: int, block: int, fewest: int) -> int:
             for message in messages:
                 assert tree.siblings(message.id) == whole.siblings(message.id)
                 assert tree.end_of_branch(message.id) == whole.end_of_branch(message.id)
-            tree = tail.load(lambda tree, shown=shown: len(tree.conversation.messages) > shown)
+            tree, _, length = tail.load(
+                lambda tree, shown=shown: len(tree.conversation.messages) > shown, 2 * length
+            )
     assert_same(tree, whole)
     return steps
 
@@ -247,23 +247,28 @@ def test_an_end_that_misleads_is_not_taken(lines: list[bytes]) -> None:
 
 def test_a_chat_without_branches_loads_step_by_step() -> None:
     data = encode({"t": "meta", "v": 1}) + b"".join(chain("a", None, 200))
-    assert check(data, len(data) // 30, 1000, 3) == 5
+    assert check(data, len(data) // 30, 1000, 3) == 4
 
 
 # An open conversation
 
 
 @contextmanager
-def opened(folder: Path, data: bytes, first_bytes: int) -> Iterator[ConversationLog]:
+def opened(
+    folder: Path, data: bytes, first_bytes: int, *, check: bool = True
+) -> Iterator[ConversationLog]:
     path = folder / "chats" / f"{HEADER.id}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     with (
         mock.patch.object(tail_module, "FIRST_BYTES", first_bytes),
+        mock.patch.object(loading, "FIRST_BYTES", first_bytes),
         mock.patch.object(conversations, "FEWEST", 1),
         mock.patch.object(os, SYNC, lambda descriptor: None),
     ):
         log = ConversationStore(folder, folder / "cache").open(HEADER.id)
+        if check:
+            log.check()
         yield log
         log.close()
 
@@ -423,3 +428,66 @@ def test_writers_go_on_while_earlier_messages_are_loaded(tmp_path: Path) -> None
         whole = whole_of(bytes_in(tmp_path))
         assert log.conversation.messages == whole.conversation.messages
         assert len(log.conversation.messages) == 400
+
+
+# The first glance
+
+
+@settings(max_examples=150, deadline=None)
+@given(chats(is_regular=True), st.integers(1, 400))
+def test_a_first_glance_shows_a_chat_as_we_write_it(data: bytes, first: int) -> None:
+    whole = whole_of(data).conversation
+    with tail_of(data, 1000) as tail, mock.patch.object(tail_module, "FIRST_BYTES", first):
+        shown = tail.glance(lambda tree: bool(tree.conversation.messages)).tree.conversation
+    assert replace(shown, has_earlier=False, messages=()) == replace(whole, messages=())
+    assert shown.messages == whole.messages[len(whole.messages) - len(shown.messages) :]
+    assert shown.has_earlier or shown == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(FILES, st.integers(1, 400), st.integers(1, 200))
+def test_any_first_glance_is_put_right_before_anything_is_written(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, first: int, glance: int
+) -> None:
+    folder, other = tmp_path_factory.mktemp("end"), tmp_path_factory.mktemp("whole")
+    with (
+        mock.patch.object(tail_module, "_GLANCE", glance),
+        opened(other, data, 1 << 20) as whole,
+        opened(folder, data, first, check=False) as log,
+    ):
+        for change in (
+            lambda log: log.rename("changed"),
+            lambda log: log.append(Message("new", Role.USER, "new", HEADER.created_at)),
+        ):
+            assert outcome(change, log) == outcome(change, whole)
+        assert log.read_only == whole.read_only
+        assert bytes_in(folder) == bytes_in(other)
+        log.load_all()
+        assert_same(log._tree, whole._tree)
+
+
+def test_a_title_far_from_both_ends_is_found_by_the_check(tmp_path: Path) -> None:
+    title = encode({"t": "title", "title": "chosen"})
+    data = b"".join([*chain("a", None, 40), title, *chain("c", "a39", 40)])
+    with (
+        mock.patch.object(tail_module, "_GLANCE", 300),
+        opened(tmp_path, data, 400, check=False) as log,
+    ):
+        assert log.conversation.title == ""
+        shown = log.conversation.messages
+        log.check()
+        assert (log.conversation.title, log.conversation.messages) == ("chosen", shown)
+
+
+def test_a_newer_version_that_a_glance_does_not_see_is_not_written_to(tmp_path: Path) -> None:
+    newer = encode({"t": "meta", "v": 99})
+    data = b"".join([*chain("a", None, 40), newer, *chain("c", "a39", 40)])
+    with (
+        mock.patch.object(tail_module, "_GLANCE", 300),
+        opened(tmp_path, data, 400, check=False) as log,
+    ):
+        assert not log.read_only
+        with pytest.raises(StoreError, match="newer"):
+            log.append(Message("new", Role.USER, "new", HEADER.created_at, "c39"))
+        assert log.read_only
+    assert bytes_in(tmp_path) == data

@@ -80,6 +80,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     ),
     Benchmark("server", "server", "our client of a server, against a bare reader", False),
     Benchmark("library", "library", "list and search of 5,000 chats, against 50", False),
+    Benchmark("open", "open_chat", "opening a chat of 10,000 messages, against one of 10", False),
     Benchmark("faults", "faults", "signals, hang-ups and stalls: what is survived", False),
     Benchmark("fuzz", "fuzz", "damaged files and random keys: what is taken well", False),
     Benchmark("soak", "soak", "prompts one after another: memory, threads, exit code", False),

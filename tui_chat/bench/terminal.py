@@ -193,13 +193,17 @@ class Terminal:
         """Whether the program has not ended yet."""
         return self.process.poll() is None
 
-    def type(self, text: str) -> None:
+    def type(self, text: str) -> float:
         """Press keys: text, or the sequences that a terminal sends for keys.
+
+        Returns when, in seconds from the start of the process.
 
         Raises:
             BenchError: the program has ended.
         """
+        moment = time.perf_counter() - self.started
         self.send(text.encode())
+        return moment
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are, whether a terminal would or not.

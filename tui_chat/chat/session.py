@@ -77,6 +77,15 @@ class Session:
         """The conversation as it stands, the open branch."""
         return self.log.conversation
 
+    def _branch(self) -> Messages:
+        """The open branch, beyond the first glance.
+
+        Raises:
+            StoreError: its file cannot be read.
+        """
+        self.log.check()
+        return self.conversation.messages
+
     def plan(
         self, draft: str = "", thinking: bool | None = None, *, instead_of: str | None = None
     ) -> ContextPlan | None:
@@ -94,7 +103,7 @@ class Session:
         engine = self.engine
         if engine is None:
             return None
-        messages = self.conversation.messages
+        messages = self._branch()
         if instead_of is not None:
             messages, at = self._place(instead_of)
             messages = messages[:at]
@@ -149,7 +158,7 @@ class Session:
             PromptTooLong: at the first step, when the message does not fit; nothing is stored.
         """
         engine = self._loaded()
-        earlier = self.conversation.messages
+        earlier = self._branch()
         user = _user_message(text, _last_id(earlier))
         return self._reply_to(engine, earlier, user, ReplySettings(mode, settings), cancel)
 
@@ -243,6 +252,7 @@ class Session:
             KeyError: there is no such message.
             StoreError: as `ConversationLog.select` does.
         """
+        self.log.check()
         self.log.select(self.log.end_of_branch(message_id))
 
     def exclude(self, message_id: str, excluded: bool) -> None:
@@ -278,7 +288,7 @@ class Session:
                 cut off nor edited; at the first step, when the context window has no room left.
         """
         engine = self._loaded()
-        messages = self.conversation.messages
+        messages = self._branch()
         if not messages or not messages[-1].can_continue:
             raise SessionError(NOTHING_TO_CONTINUE)
         return self._continue(engine, messages, ReplySettings(mode, settings), cancel)
@@ -298,7 +308,7 @@ class Session:
             StoreError: the earlier messages cannot be read.
         """
         while True:
-            messages = self.conversation.messages
+            messages = self._branch()
             last = len(messages) - 1
             ids = (at for at, message in enumerate(messages) if message.id == message_id)
             at = last if message_id is None else next(ids, None)

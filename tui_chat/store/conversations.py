@@ -21,6 +21,7 @@ from tui_chat.files import (
 )
 from tui_chat.store.index import ConversationIndex
 from tui_chat.store.log import (
+    NEWER,
     ConversationLog,
     MemoryLog,
     StoreError,
@@ -49,7 +50,6 @@ _SUFFIX = ".jsonl"
 FEWEST = 12
 """So many messages are loaded at least, where there are."""
 _IN_USE = "This chat is open in another tui-chat; here it can be read, not continued."
-_NEWER = "This chat was written by a newer tui-chat; update tui-chat to continue it."
 
 
 class ConversationStore:
@@ -120,9 +120,8 @@ class ConversationStore:
     def open(self, conversation_id: str) -> ConversationLog:
         """Load a conversation; read-only where another process writes it or a newer version did.
 
-        Of a long one only the end is loaded, as the log tells. One that is open here already is
-        returned again; every `open` needs its own `close`. Reads files: not for a thread that
-        paints.
+        Of a long one only the end is loaded, at a first glance: see `ConversationLog.check`. One
+        that is open here already is returned again; every `open` needs its own `close`.
 
         Raises:
             StoreError: there is no such conversation, or it cannot be read.
@@ -135,7 +134,7 @@ class ConversationStore:
             header = Conversation(conversation_id, created_at_of(conversation_id))
             try:
                 file, tail, reason = _open_file(path, header)
-                tree = tail.load(lambda tree: len(tree.conversation.messages) >= FEWEST)
+                tree, start, _ = tail.glance(lambda tree: len(tree.conversation.messages) >= FEWEST)
             except FileNotFoundError as error:
                 raise StoreError("There is no such chat; it may have been deleted.") from error
             except OSError as error:
@@ -144,8 +143,10 @@ class ConversationStore:
                 file.close()
                 file = None
             if tree.is_newer:
-                reason = _NEWER
-            log = ConversationLog(tree, path=path, file=file, tail=tail, read_only_reason=reason)
+                reason = NEWER
+            log = ConversationLog(
+                tree, path=path, file=file, tail=tail, start=start, read_only_reason=reason
+            )
             self._open.add(log)
             return log
 
@@ -297,7 +298,7 @@ class ConversationStore:
         header = Conversation(conversation_id, created_at_of(conversation_id))
         try:
             tail = Tail(open_descriptor(path), header)
-            tree = tail.load(lambda tree: len(tree.conversation.messages) >= count)
+            tree = tail.glance(lambda tree: len(tree.conversation.messages) >= count).tree
         except FileNotFoundError as error:
             raise StoreError("There is no such chat; it may have been deleted.") from error
         except OSError as error:

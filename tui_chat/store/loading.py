@@ -1,11 +1,13 @@
 """How much of an open conversation is in memory, and loading more of it beside its use."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from tui_chat.store.records import Record
-from tui_chat.store.tail import CutShort, Enough, Tail, TailTree
+from tui_chat.store.tail import FIRST_BYTES, CutShort, Enough, Loaded, Tail, TailTree
 from tui_chat.store.tree import MessageTree
+from tui_chat.types import Conversation
 
 
 class LoadedPart:
@@ -15,10 +17,21 @@ class LoadedPart:
     disk, while who holds the lock goes on reading and writing.
     """
 
-    def __init__(self, tree: MessageTree, tail: Tail | None, lock: threading.RLock) -> None:
-        """`tail` loads more of a `TailTree`; `lock` is that of the log."""
+    def __init__(
+        self, tree: MessageTree, tail: Tail | None, start: int, lock: threading.RLock
+    ) -> None:
+        """`tail` loads more of a `TailTree`, which begins at `start` in its file and is no more
+        than a first glance; `lock` is that of the log.
+        """
         self.tree = tree
         self._tail = tail if isinstance(tree, TailTree) else None
+        self._start = start
+        self._length = FIRST_BYTES
+        self._is_glance = True
+        self._was_wrong = False
+        """Whether the glance showed anything else than there is."""
+        self._since: list[Record] = []
+        """What was applied to the tree after it was loaded."""
         self._lock = lock
         self._loading = threading.Lock()
         """Held while the file is read; never asked for under the other lock."""
@@ -31,7 +44,7 @@ class LoadedPart:
         """
         self.tree.apply(record)
         if self._tail is not None:
-            self._tail.since.append(record)
+            self._since.append(record)
 
     def close(self) -> None:
         """Let go of the file; nothing more can be loaded."""
@@ -41,7 +54,17 @@ class LoadedPart:
         """Others have cut the file short: put what is left of it before what is loaded."""
         tree = self.tree
         if self._tail is not None and isinstance(tree, TailTree):
-            self._take(self._tail.rest(tree))
+            self._take(Loaded(self._tail.rest(tree, self._start), 0, 0))
+
+    def check(self) -> bool:
+        """Look over the first glance, once; whether it was not right. Without the lock.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        self._load(lambda tree: bool(tree.conversation.messages), lambda: not self._is_glance, 1)
+        with self._lock:
+            return self._was_wrong
 
     def load_earlier(self) -> bool:
         """Load more of the open branch; False when there is no more. Without the lock.
@@ -53,7 +76,11 @@ class LoadedPart:
             if self._tail is None:
                 return False
             first = self.tree.conversation.messages[:1]
-        self._load(lambda tree: first != tree.conversation.messages[:1])
+
+        def has_more(tree: MessageTree) -> bool:
+            return first != tree.conversation.messages[:1]
+
+        self._load(has_more, lambda: has_more(self.tree), 2)
         return True
 
     def load_all(self) -> None:
@@ -62,7 +89,7 @@ class LoadedPart:
         Raises:
             OSError: the file cannot be read.
         """
-        self._load(None)
+        self._load(None, lambda: False, 2)
 
     def settle(self, message_id: str) -> None:
         """Load so much that a message is there with all its siblings, if it is in the file.
@@ -72,7 +99,11 @@ class LoadedPart:
         Raises:
             OSError: the file cannot be read.
         """
-        self._load(lambda tree: tree.is_settled(message_id))
+
+        def is_settled(tree: TailTree) -> bool:
+            return tree.is_settled(message_id)
+
+        self._load_for(is_settled)
 
     def load_for(self, record: Record) -> None:
         """Load what the record of a message speaks of before it is applied. Without the lock.
@@ -80,20 +111,27 @@ class LoadedPart:
         Raises:
             OSError: the file cannot be read.
         """
-        self._load(lambda tree: not tree.needs_earlier(record))
+        self._load_for(lambda tree: not tree.needs_earlier(record))
 
-    def _load(self, enough: Enough | None) -> None:
+    def _load_for(self, enough: Enough) -> None:
+        def is_loaded() -> bool:
+            return not isinstance(self.tree, TailTree) or enough(self.tree)
+
+        self._load(enough, is_loaded, 2)
+
+    def _load(self, enough: Enough | None, is_loaded: Callable[[], bool], times: int) -> None:
+        """Load so much as is `enough`, or all: so many times more than is loaded now, or more."""
         with self._lock:
-            if self._has(enough):
+            if self._tail is None or is_loaded():
                 return
         with self._loading:
             with self._lock:
-                tail = self._tail
-                if tail is None or self._has(enough):
+                tail, since = self._tail, tuple(self._since)
+                if tail is None or is_loaded():
                     return
-                since = tuple(tail.since)
+                length = times * self._length
             try:
-                tree = tail.load(enough, since)
+                loaded = tail.load(enough, length, since)
             except CutShort:
                 with self._lock:
                     self.load_rest()
@@ -101,20 +139,25 @@ class LoadedPart:
             with self._lock:
                 if self._tail is not tail:
                     return
-                for record in tail.since[len(since) :]:
-                    tree.apply(record)
-                self._take(tree)
+                for record in self._since[len(since) :]:
+                    loaded.tree.apply(record)
+                self._take(loaded)
 
-    def _has(self, enough: Enough | None) -> bool:
-        """Whether what is loaded is enough already."""
-        if not isinstance(self.tree, TailTree):
-            return True
-        return enough is not None and enough(self.tree)
-
-    def _take(self, tree: MessageTree) -> None:
-        """Go on with `tree`, which has more of the file."""
+    def _take(self, loaded: Loaded) -> None:
+        """Go on with a tree that has more of the file."""
+        tree = loaded.tree
         tree.header = replace(tree.header, id=self.tree.header.id)
         tree.has_header = tree.has_header or self.tree.has_header
-        self.tree = tree
+        if self._is_glance:
+            self._was_wrong = _differ(self.tree.conversation, tree.conversation)
+        self.tree, self._start, self._length = tree, loaded.start, loaded.length
+        self._is_glance = False
         if not isinstance(tree, TailTree):
             self._tail = None
+            self._since.clear()
+
+
+def _differ(old: Conversation, new: Conversation) -> bool:
+    """Whether the end of a conversation is not `old`."""
+    end = new.messages[max(0, len(new.messages) - len(old.messages)) :]
+    return replace(new, messages=end, has_earlier=old.has_earlier) != old

@@ -27,6 +27,7 @@ from tui_chat.store.tree import MessageTree
 from tui_chat.types import NO_SETTINGS, ChatSettings, Conversation, Message, TitleSource
 
 _logger = logging.getLogger(__name__)
+NEWER = "This chat was written by a newer tui-chat; update tui-chat to continue it."
 _CLOSED = "This chat is closed; open it again to continue it."
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -69,15 +70,16 @@ class ConversationLog:
         path: Path | None,
         file: AppendLog | None = None,
         tail: Tail | None = None,
+        start: int = 0,
         read_only_reason: str = "",
     ) -> None:
         """A log of `tree` in `path`: the open `file`, or one that the first message creates.
 
-        `tail` loads the rest of a `TailTree`. Without a path the conversation lives in memory
-        alone.
+        `tail` loads the rest of a `TailTree` that begins at `start` of the file. Without a path
+        the conversation lives in memory alone.
         """
         self._lock = threading.RLock()
-        self._loaded = LoadedPart(tree, tail, self._lock)
+        self._loaded = LoadedPart(tree, tail, start, self._lock)
         self._path = path
         self._file = file
         self._read_only_reason = read_only_reason
@@ -121,6 +123,26 @@ class ConversationLog:
     def pending(self) -> int:
         """Records the disk refused, kept in memory for a retry."""
         return len(self._pending)
+
+    def check(self) -> bool:
+        """Look over what was loaded at a first glance; True where that was not right.
+
+        Every change below does so first. A long conversation may turn out to have another title
+        or system prompt, not to be writable, or to end otherwise. Takes as long as reading its
+        file, once, and so is not for a thread that paints.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._reading():
+            was_wrong = self._loaded.check()
+        with self._lock:
+            if self._tree.is_newer and not self._read_only_reason:
+                self._read_only_reason = NEWER
+                if self._file is not None:
+                    self._file.close()
+                    self._file = None
+        return was_wrong
 
     def load_earlier(self) -> bool:
         """Load more of the open branch; False when all of it is there, or the log is closed.
@@ -171,8 +193,7 @@ class ConversationLog:
             KeyError: no such reply was begun.
             StoreError: it is not on disk; the next call will write this part as well.
         """
-        with self._reading():
-            self._loaded.settle(message_id)
+        self.load_message(message_id)
         with self._lock:
             self._require_writable()
             record = self._tree.part_record(message_id, text_so_far, reasoning_so_far)
@@ -188,6 +209,7 @@ class ConversationLog:
 
     def rename(self, title: str) -> None:
         """Give the conversation the title that the user chose."""
+        self.check()
         self._change(title_record(title, "user"), durable=True)
 
     def suggest_title(self, title: str, by: TitleSource) -> bool:
@@ -196,6 +218,7 @@ class ConversationLog:
         Raises:
             StoreError: as for every change.
         """
+        self.check()
         with self._lock:
             header = self._tree.header
             if header.title and header.title_by == "user":
@@ -205,6 +228,7 @@ class ConversationLog:
 
     def flag(self, *, pinned: bool | None = None, archived: bool | None = None) -> None:
         """Pin or archive the conversation, or take that back; None leaves it as it is."""
+        self.check()
         with self._lock:
             header = self._tree.header
             record = flags_record(
@@ -215,10 +239,12 @@ class ConversationLog:
 
     def set_system_prompt(self, text: str) -> None:
         """Change the system prompt of the conversation."""
+        self.check()
         self._change({"t": "system", "system_prompt": text}, durable=True)
 
     def set_settings(self, settings: ChatSettings, system_prompt: str | None = None) -> None:
         """Change what the conversation sets for itself, and with it the system prompt if given."""
+        self.check()
         records = [settings_record(settings)]
         if system_prompt is not None and system_prompt != self.conversation.system_prompt:
             records.append({"t": "system", "system_prompt": system_prompt})
@@ -230,8 +256,8 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
-        with self._reading():
-            self._loaded.settle(message_id)
+        self.check()
+        self.load_message(message_id)
         with self._lock:
             if message_id not in self._tree.messages:
                 raise KeyError(message_id)
@@ -243,8 +269,7 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
-        with self._reading():
-            self._loaded.settle(message_id)
+        self.load_message(message_id)
         with self._lock:
             return self._tree.end_of_branch(message_id)
 
@@ -254,8 +279,8 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
-        with self._reading():
-            self._loaded.settle(message_id)
+        self.check()
+        self.load_message(message_id)
         with self._lock:
             if message_id not in self._tree.messages:
                 raise KeyError(message_id)
@@ -267,8 +292,7 @@ class ConversationLog:
         Raises:
             KeyError: there is no such message.
         """
-        with self._reading():
-            self._loaded.settle(message_id)
+        self.load_message(message_id)
         with self._lock:
             return self._tree.siblings(message_id)
 
@@ -321,8 +345,12 @@ class ConversationLog:
 
     def _change_message(self, record: Record, *, durable: bool = False) -> None:
         """Apply and write the record of a message, whatever it follows is loaded before."""
-        with self._reading():
-            self._loaded.load_for(record)
+        try:
+            self.check()
+            with self._reading():
+                self._loaded.load_for(record)
+        except StoreError as error:  # what is new is stored all the same
+            _logger.warning("%s", error)
         self._change(record, durable=durable)
 
     def _change(self, *records: Record, durable: bool = False) -> None:

@@ -16,6 +16,11 @@ parent is not in the end is never shown; it must be found before, or else the tr
 to a message of the end. All children of the others are there, since they stand behind their
 parent. So for a file of any content the branch that is loaded is the end of the whole branch, and
 its messages have the siblings that they have there.
+
+The search reads the file at about a gigabyte in a second. A page is shown sooner than that: the
+first glance takes the records that are no messages from the beginning of the file only, and is
+looked over before anything is written or sent. It differs only where a file has more of them, or
+where others have edited it.
 """
 
 import contextlib
@@ -27,15 +32,18 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from tui_chat.files import AppendLog
 from tui_chat.store.records import DamagedRecord, Record, decode, lines
 from tui_chat.store.tree import MessageTree
 from tui_chat.types import Conversation, Message, Role
 
-FIRST_BYTES = 128 * 1024
+FIRST_BYTES = 32 * 1024
 """How much of a file is loaded at first; twice as much of it is loaded whole."""
-_BLOCK = 1 << 20
+_GLANCE = 64 * 1024
+"""How much of the beginning of a file is read at the first glance."""
+_BLOCK = 1 << 18
 _WITH_ID = ("msg", "begin", "part", "end")
 _STARTS = tuple(b'{"t":"%s","id":"' % kind.encode() for kind in _WITH_ID)
 _SHORT = 16
@@ -152,8 +160,18 @@ class TailTree(MessageTree):
             yield message
 
 
+class Loaded(NamedTuple):
+    """What was loaded of a file: a `TailTree` unless it is all."""
+
+    tree: MessageTree
+    start: int
+    """Of its first line."""
+    length: int
+    """What it took to be enough, in bytes."""
+
+
 class Tail:
-    """A file of which no more than the end is loaded, and what became of it since.
+    """A file of which no more than the end is loaded.
 
     Only the bytes that were there at the start are read, whatever is written behind them.
     """
@@ -166,42 +184,52 @@ class Tail:
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
         self._header = header
-        self._size = self._start = os.fstat(descriptor).st_size
-        self.since: list[Record] = []
-        """What was applied to the tree after it was loaded."""
+        self._size = os.fstat(descriptor).st_size
 
     def reads(self, file: AppendLog) -> bool:
         """Whether this is the file that is written there."""
         return file.is_file(self._descriptor)
 
-    def load(self, enough: Enough | None, since: Sequence[Record] = ()) -> MessageTree:
-        """More of the file than the call before loaded: so much that it is `enough`, else all.
+    def glance(self, enough: Enough) -> Loaded:
+        """The end as it almost certainly is, without a look at all that stands before it.
 
-        The records `since` are applied behind it. It is a `TailTree` unless all is loaded. Reads
-        nothing that another thread may change, so several threads can wait for one that loads.
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self.load(enough, FIRST_BYTES, look=_GLANCE)
+
+    def load(
+        self,
+        enough: Enough | None,
+        length: int,
+        since: Sequence[Record] = (),
+        *,
+        look: int | None = None,
+    ) -> Loaded:
+        """About the last `length` bytes of the file, or more: so much that it is `enough`, or all.
+
+        The records `since` are applied behind it. Of what is before the end only the first `look`
+        bytes are looked through, or all. Any thread; several may load at once.
 
         Raises:
             CutShort: the end is not there any more; `rest` takes what is left.
             OSError: the file cannot be read.
         """
-        length = max(FIRST_BYTES, 2 * (self._size - self._start))
         while enough is not None and 2 * length < self._size and self._is_ours():
             start = self._message_start(self._size - length)
-            if start is not None and (tree := self._end(start, enough, since)) is not None:
-                self._start = start
-                return tree
+            if start is not None and (tree := self._end(start, enough, since, look)) is not None:
+                return Loaded(tree, start, length)
             length *= 2
         whole = MessageTree(self._header)
         whole.load(self._read(0, self._size))
         for record in since:
             whole.apply(record)
-        self._start = 0
-        return whole
+        return Loaded(whole, 0, self._size)
 
-    def rest(self, end: TailTree) -> MessageTree:
-        """`end` with all that can still be read before it in a file that was cut short."""
+    def rest(self, end: TailTree, start: int) -> MessageTree:
+        """`end`, from `start` on, with all that can still be read before it in a cut file."""
         whole = MessageTree(self._header)
-        whole.load(self._read(0, self._start, short=True))
+        whole.load(self._read(0, start, short=True))
         for record in end.passed_over:
             with contextlib.suppress(DamagedRecord):
                 whole.apply(record)
@@ -230,7 +258,9 @@ class Tail:
             before = block[-_LONGEST:]
         return None
 
-    def _end(self, start: int, enough: Enough, since: Sequence[Record]) -> TailTree | None:
+    def _end(
+        self, start: int, enough: Enough, since: Sequence[Record], look_at: int | None
+    ) -> TailTree | None:
         """The tree from `start` on, or None where that is not enough or not to be understood."""
         records, damaged = [], 0
         for line in lines(self._read(start, self._size)):
@@ -243,9 +273,11 @@ class Tail:
             if not enough(tree):
                 return None
             look = _Look(_ids([*records, *since]), tree.parents_to_find())
-            for block, length in self._blocks(start):
+            for block, length in self._blocks(start, look_at or _BLOCK):
                 look.through(block, length)
-            if look.parents:
+                if look_at is not None:
+                    break
+            if look.parents and look_at is None:
                 return None
             tree = self._tree_of([*look.records, *records], since)
         except NeedsEarlier:
@@ -264,12 +296,12 @@ class Tail:
             tree.apply(record)
         return tree
 
-    def _blocks(self, end: int) -> Iterator[tuple[bytes, int]]:
+    def _blocks(self, end: int, size: int) -> Iterator[tuple[bytes, int]]:
         """What stands before `end`, where a line starts: bytes that begin with a newline.
 
-        The number tells where the last whole line of them ends.
+        They are about `size` bytes; the number tells where the last whole line of them ends.
         """
-        offset, length = -1, _BLOCK
+        offset, length = -1, size
         while offset + 1 < end:
             block = self._read(max(0, offset), min(end, offset + length))
             if offset < 0:
@@ -279,7 +311,7 @@ class Tail:
                 length *= 2
                 continue
             yield block, last
-            offset, length = offset + last, _BLOCK
+            offset, length = offset + last, size
 
     def _read(self, start: int, end: int, *, short: bool = False) -> bytes:
         parts = []

@@ -126,10 +126,29 @@ class Actions(MessageActions):
     async def _show(self, conversation_log: ConversationLog) -> None:
         old = await self.app.switch_log(conversation_log)
         self._close_log(old)
-        await self.tell_state(conversation_log)
+        self.tell_state(conversation_log)
 
-    async def tell_state(self, conversation_log: ConversationLog) -> None:
-        """Say under a chat that it cannot be written, or that its file is damaged."""
+    def tell_state(self, conversation_log: ConversationLog) -> None:
+        """Look over a chat once it is seen, and say under it what there is to say.
+
+        That is, that it cannot be written, or that its file is damaged.
+        """
+
+        def look() -> None:
+            self.app.run_worker(self._look_over(conversation_log), exit_on_error=False)
+
+        self.app.chat.call_after_refresh(look)
+
+    async def _look_over(self, conversation_log: ConversationLog) -> None:
+        was_wrong = False
+        try:
+            was_wrong = await asyncio.to_thread(conversation_log.check)
+        except StoreError as error:
+            self.tell(str(error), trouble=True)
+        if conversation_log is not self.app.open_log:
+            return
+        if was_wrong:
+            await self.app.chat.show_anew()
         if conversation_log.read_only:
             await self.app.chat.notice([("warn", "↓ "), ("m", conversation_log.read_only_reason)])
         if conversation_log.damaged:

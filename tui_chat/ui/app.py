@@ -204,7 +204,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self.takes_keys.set()
         self.load_model(self.spec)
         if self._resume:
-            await self._doer.tell_state(self.open_log)
+            self._doer.tell_state(self.open_log)
         if query is not None:
             self._doer.open_library(query)
         for problem in (*self._problems, *self.themes.register_all()):

@@ -368,6 +368,13 @@ class ChatScreen(Screen[None]):
         self.count_soon()
         self.box.focus()
 
+    async def show_anew(self) -> None:
+        """The conversation is not what a first glance at its file showed."""
+        if not self.busy:
+            load = partial(self._load_earlier, self.session)
+            await self.transcript.show_conversation(self.session.conversation, load)
+        self.settings_changed()
+
     def settings_changed(self) -> None:
         """Follow what the conversation sets for itself."""
         self.mode = self.session.conversation.settings.mode or self._usual_mode
