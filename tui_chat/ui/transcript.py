@@ -1,15 +1,12 @@
 """The scrolling messages. Only those near the view are mounted; the end is followed on request."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from textual.containers import VerticalScroll
 from textual.geometry import Region
-from textual.layout import WidgetPlacement
 from textual.message import Message as UIMessage
-from textual.scrollbar import ScrollBar
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -19,7 +16,7 @@ from tui_chat.ui.code_numbers import CodeNumbers
 from tui_chat.ui.ground import blank_rows
 from tui_chat.ui.ink import InkText, Line, OneLine, Part
 from tui_chat.ui.pace import LOCAL, Pace
-from tui_chat.ui.page import Page
+from tui_chat.ui.paged_scroll import LoadEarlier, PagedScroll
 from tui_chat.ui.user_turn import UserTurn
 from tui_chat.ui.window import MOST_MOUNTED, PAGE, Window
 
@@ -30,11 +27,9 @@ _PATIENCE = 150
 """How often it is looked whether a message is laid out, so that a mark in it is gone to."""
 _CALM = 5
 """How often in a row the mark must be in view."""
-LoadEarlier = Callable[[bool], Awaitable[Conversation | None]]
-"""Loads more of the conversation that is shown, or all of it; None where another one is by now."""
 
 
-class Transcript(VerticalScroll, can_focus=False):
+class Transcript(PagedScroll, can_focus=False):
     """The messages of one conversation, as far as they are mounted."""
 
     class EndReached(UIMessage):
@@ -55,24 +50,14 @@ class Transcript(VerticalScroll, can_focus=False):
         self._version_of = version_of
         self._pace = pace
         self._was_at_end = True
-        self._page = Page()
-        self._window = Window()
         self._conversation_id = ""
-        self._load: LoadEarlier | None = None
         self._dropped: frozenset[str] = frozenset()
         self._dropped_before = ""
         """All before this message is dropped, too."""
         self._dropped_turns = self._dropped_tokens = 0
         self._about = ""
-        self._is_moving = False
-        self._changing = asyncio.Lock()
-        """Held while views are mounted and unmounted."""
-        self._goes_down = False
         self._words: tuple[str, ...] = ()
         """What is marked in the messages, folded."""
-
-    def compose(self) -> Any:
-        yield self._page
 
     def on_mount(self) -> None:
         self.anchor()
@@ -107,7 +92,7 @@ class Transcript(VerticalScroll, can_focus=False):
         async with self._changing:
             with self.app.batch_update():
                 await self._page.remove_children()
-                await self._page.mount_all([*self._head(conversation), *self._views(page)])
+                await self._page.mount_all([*self._head(conversation), *self.views_of(page)])
         self.follow()
         self.call_after_refresh(self._look_around)
 
@@ -215,7 +200,7 @@ class Transcript(VerticalScroll, can_focus=False):
             waiting = self.query(".-waiting")
             with self.app.batch_update():
                 await self._page.remove_children(gone)
-                new += [view for part in parts for view in self._views(part)]
+                new += [view for part in parts for view in self.views_of(part)]
                 await self._page.mount_all(new, before=waiting.first() if waiting else None)
                 await self._unmount()
         if follow:
@@ -303,18 +288,6 @@ class Transcript(VerticalScroll, can_focus=False):
         self.scroll_to(y=max(0, row - height // 3), animate=False, force=True)
         return True
 
-    async def _mount_place(self, place: int | None) -> None:
-        window = self._window
-        if place is None or window.is_mounted(place):
-            return
-        self._hold()
-        if 0 < window.first - place <= PAGE:
-            await self._change(window.grow_up())
-        elif window.gap and 0 <= place - window.gap.start < PAGE:
-            await self._change(window.grow_down())
-        else:
-            await self._jump_to(place)
-
     def _bring_into_view(self, view: Widget) -> None:
         top, height = view.virtual_region.y, view.virtual_region.height
         room = self.scrollable_content_region.height
@@ -342,9 +315,9 @@ class Transcript(VerticalScroll, can_focus=False):
         self._about = "" if plan.exact else "≈"
         for message_id, view in self._page.turns():
             view.set_class(self._is_dropped(message_id), "-dropped")
-        await self._place_dropped_notice()
+        await self.has_changed()
 
-    async def _place_dropped_notice(self) -> None:
+    async def has_changed(self) -> None:
         """Put the line between the turns that are not sent and the others, where both are here."""
         await self.query(".dropped-notice").remove()
         dropped = [view for message_id, view in self._page.turns() if self._is_dropped(message_id)]
@@ -393,150 +366,6 @@ class Transcript(VerticalScroll, can_focus=False):
         if self.at_end != self._was_at_end:
             self._was_at_end = self.at_end
             self.post_message(self.EndReached())
-        self._goes_down = new_value > old_value
-        if new_value <= 0 or self._window.gap:
-            self.call_after_refresh(self._look_around)
-
-    def process_layout(self, placements: list[WidgetPlacement]) -> list[WidgetPlacement]:
-        """What comes or goes above the held view does not move it; see `Widget.process_layout`."""
-        if shift := self._page.take_shift():
-            scroll_y = max(0, self.scroll_y + shift)
-            self.set_reactive(Widget.scroll_y, scroll_y)
-            self.set_reactive(Widget.scroll_target_y, scroll_y)
-            self.vertical_scrollbar.set_reactive(ScrollBar.position, scroll_y)
-        return placements
-
-    def _look_around(self) -> None:
-        """Mount more where the reader has come to the end of what is mounted."""
-        if self._is_moving or not self._page.size:
-            return
-        if any(self._page.is_in_rows(line, self._rows_in_sight) for line in self.query(".gap")):
-            self._move(self._grow_down if self._goes_down else self._grow_up_from_gap)
-        elif self.scroll_y <= 0 and not self._window.is_at_beginning:
-            self._move(self._grow_up)
-
-    @property
-    def _rows_in_sight(self) -> range:
-        return range(round(self.scroll_y), round(self.scroll_y) + self.size.height)
-
-    def _move(self, change: Callable[[], Awaitable[None]], *, everything: bool = False) -> None:
-        """Change what is mounted, one change at a time and beside the keys.
-
-        Before that more of the conversation is loaded where the change needs it, or `everything`.
-        """
-        window = self._window
-
-        async def moving() -> None:
-            try:
-                is_shown = await self._load_more(everything) if everything or needs_more else True
-                async with self._changing:
-                    if not is_shown or self._window is not window:
-                        return
-                    before = len(self._page.turns())
-                    await change()
-            finally:
-                self._is_moving = False
-            if len(self._page.turns()) > before:  # and may not fill the screen yet
-                self.call_after_refresh(self._look_around)
-
-        needs_more = change == self._grow_up and window.first < PAGE
-        self._is_moving = True
-        self.run_worker(moving(), exit_on_error=False)
-
-    def go_to_top(self) -> None:
-        """Go to the beginning; what is between is mounted when it is scrolled to."""
-        if not self._is_moving:
-            self._move(self._go_to_top, everything=True)
-
-    async def _go_to_top(self) -> None:
-        self.release_anchor()
-        if not self._window.is_at_beginning:
-            await self._jump_to(0)
-        self.scroll_to(y=0, animate=False, force=True, immediate=True)
-        self._goes_down = True
-
-    async def _jump_to(self, place: int) -> None:
-        """Mount what is around a place, in place of all that is before the end."""
-        self._page.hold(None)
-        await self._change(self._window.jump_to(place), anew=True)
-
-    async def _grow_up(self) -> None:
-        grown = self._window.grow_up()
-        self._window.drop_below()
-        self._hold()
-        await self._change(grown)
-
-    async def _grow_up_from_gap(self) -> None:
-        self._window.drop_above(self._window.gap.stop)
-        await self._grow_up()
-
-    async def _grow_down(self) -> None:
-        grown = self._window.grow_down()
-        if grown.stop - self._window.first > 2 * MOST_MOUNTED:
-            self._window.drop_above(grown.start - MOST_MOUNTED)
-        self._hold()
-        await self._change(grown)
-
-    async def load_earlier(self) -> bool:
-        """Load more of the conversation; False where that is all, or another one is shown."""
-        return self._window.has_earlier and await self._load_more(False)
-
-    async def load_all(self) -> None:
-        """Load all of the conversation."""
-        await self._load_more(True)
-
-    async def _load_more(self, everything: bool) -> bool:
-        """Have the log load more of the conversation; False when another one is shown by now."""
-        window = self._window
-        if window.has_earlier and self._load is not None:
-            conversation = await self._load(everything)
-            if conversation is None or self._window is not window:
-                return False
-            window.update(conversation)
-        return True
-
-    def _hold(self) -> None:
-        """Keep the message in its place that is the first in sight and stays mounted."""
-        below = range(self._rows_in_sight.start, 1 << 31)
-        for message_id, view in self._page.turns():
-            place = self._window.place(message_id)
-            stays = place is None or self._window.is_mounted(place)
-            if stays and self._page.is_in_rows(view, below):
-                self._page.hold(view)
-                return
-        self._page.hold(None)
-
-    async def _change(self, mounted: range, *, anew: bool = False) -> None:
-        """Unmount what is outside of the window, and mount what has come into it.
-
-        With `anew` the views before the end are made anew.
-        """
-        with self.app.batch_update():
-            await self._unmount(mounted if anew else range(0))
-            after = (
-                view
-                for message_id, view in self._page.turns()
-                if (self._window.place(message_id) or 0) >= mounted.stop
-            )
-            before = next(after, None)
-            above = self._page.children[self._page.children.index(before) - 1] if before else None
-            if above is not None and {"dropped-notice", "gap"} & above.classes:
-                before = above
-            await self._page.mount_all(self._views(mounted), before=before)
-            await self._place_dropped_notice()
-
-    async def _unmount(self, anew: range = range(0)) -> None:
-        """Unmount what is outside of the window, or made anew; the gap in it gets a line."""
-        window = self._window
-        await self.query(".gap").remove()
-        for message_id, view in self._page.turns():
-            place = window.place(message_id)
-            if place is not None and (place in anew or not window.is_mounted(place)):
-                await view.remove()
-        if window.gap:
-            line: Line = [("m", f"… {len(window.gap):,} messages …")]
-            last = dict(self._page.turns())[window.messages[window.gap.stop].id]
-            await self._page.mount(OneLine([line], classes="notice gap"), before=last)
 
     def _head(self, conversation: Conversation) -> list[Widget]:
         return [OneLine(*_title_lines(conversation), classes="title chat-title")]
@@ -550,7 +379,7 @@ class Transcript(VerticalScroll, can_focus=False):
         """A reply is written and shown; its code blocks are all numbered."""
         self.numbers.add([message])
 
-    def _views(self, places: range) -> list[Widget]:
+    def views_of(self, places: range) -> list[Widget]:
         from tui_chat.ui.message_view import AssistantTurn
 
         all_messages = self._window.messages
