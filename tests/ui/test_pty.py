@@ -49,6 +49,7 @@ class Pty:
         self.raw = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where nohup runs the tests
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
             foreign = ("NO_COLOR", "TMUX", "STY", "SSH_TTY", "SSH_CONNECTION", "COLUMNS", "LINES")
             for name in foreign:
