@@ -98,7 +98,7 @@ def test_no_screen_lets_hostile_text_control_the_terminal_or_the_markup(home: Pa
             ("\x0f", "Conversations"),  # the library, and its preview
             ("naught", "naught"),  # a search in titles and messages
             ("\x1b", "Enter send"),
-            ("\x0f", "Conversations"),
+            ("\x0f", "link] \\[ · 2 messages"),  # the list is there
             ("\r", "Ctrl+R again"),  # the chat itself
             ("\x1b[1;3A", "y copy"),  # walking over its messages
             ("\x1b", "Enter send"),
