@@ -1,7 +1,10 @@
 """Folded pastes and attached files in the box."""
 
 import asyncio
+import math
 import os
+import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from test_chat_flow import ask, command, ready, shown, told, type_text, until
 from textual.events import Paste
 from textual.pilot import Pilot
 
+from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import Message, Role
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.user_turn import UserTurn
@@ -77,7 +81,7 @@ async def test_the_label_tells_the_tokens_and_the_meter_counts_them(make_app: Ma
         await paste(pilot, LOG)
         await until(pilot, lambda: " tok]" in app.chat.box.text)
         tokens = app.chat.session.count_text(LOG)
-        assert app.chat.box.text == f"[≡ pasted 41 lines · {tokens:,} tok]"
+        assert app.chat.box.text == f"[≡ pasted 41 lines · ≈{tokens:,} tok]"
         await until(pilot, lambda: "draft" in shown(app))
         whole, bare = app.chat.session.plan(LOG), app.chat.session.plan()
         assert whole is not None and bare is not None
@@ -179,7 +183,7 @@ async def test_a_path_with_an_at_sign_goes_along_as_a_file(make_app: MakeApp, he
         tokens = app.chat.session.count_text(
             f"File: timer.ini\n```ini\n{(here / 'timer.ini').read_text()}```"
         )
-        assert f"+ timer.ini 25 B · {tokens} tok" in shown(app)
+        assert f"+ timer.ini 25 B · ≈{tokens} tok" in shown(app)
         message = await send(pilot)
         assert message.content == (
             "File: timer.ini\n```ini\n[Timer]\nOnCalendar=daily\n```\n\nWhy @timer.ini, and @alice?"
@@ -210,21 +214,99 @@ async def test_attached_files_are_shown_sent_once_and_can_be_taken_out(
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("photo.png", "not a text file"), ("sub", "folder"), ("pipe", "no regular")]
+    ("name", "word", "why"),
+    [
+        ("photo.png", "not text", "not a text file"),
+        ("sub", "a folder", "folder"),
+        ("pipe", "no regular file", "no regular"),
+    ],
 )
 async def test_what_cannot_be_attached_is_said_and_the_text_stays(
-    make_app: MakeApp, here: Path, name: str, why: str
+    make_app: MakeApp, here: Path, name: str, word: str, why: str
 ) -> None:
     os.mkfifo(here / "pipe")
     app = make_app()
     async with app.run_test(size=(110, 40)) as pilot:
         await ready(pilot)
         app.chat.box.set_text(f"see @{name} please")
-        await until(pilot, lambda: f"× {name} cannot be attached" in shown(app))
+        await until(pilot, lambda: f"× {name}: {word}" in shown(app))
         await pilot.press("enter")
         await until(pilot, lambda: why in told(app))
         assert app.chat.box.text == f"see @{name} please"
         assert not app.chat.session.conversation.messages
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (40, "× 2 files refused   + 2 files"),
+        (60, "× 2 files refused   + 2 files ≈"),
+        (80, "× photo.png: not text   × measurements-of…able.bin: not UTF-8   + 2 files"),
+        (
+            150,
+            "× measurements-of…able.bin: not UTF-8   + timer.ini   + restic.log",
+        ),
+    ],
+)
+async def test_a_refused_file_is_told_before_all_others_where_there_is_no_room(
+    make_app: MakeApp, here: Path, width: int, line: str
+) -> None:
+    (here / "measurements-of-the-cable.bin").write_bytes(b"\xff\xfe\xff")
+    app = make_app()
+    async with app.run_test(size=(width, 24)) as pilot:
+        await ready(pilot)
+        for name in ("timer.ini", "restic.log", "photo.png", "measurements-of-the-cable.bin"):
+            app.chat.desk.attach(name)
+        await until(pilot, lambda: line in shown(app))
+
+
+async def test_what_takes_long_to_count_is_estimated_until_it_is_counted(
+    make_app: MakeApp, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "long.log").write_text(LOG * 20)
+    counted = threading.Event()
+    app = make_app()
+    async with app.run_test(size=(110, 40)) as pilot:
+        await ready(pilot)
+        engine = app.engine
+        assert isinstance(engine, EchoEngine)
+        count = engine.count_message
+
+        def slow_count(message: Message) -> int:
+            if len(message.content) > 5000:
+                counted.wait()
+            return count(message)
+
+        monkeypatch.setattr(engine, "count_message", slow_count)
+        monkeypatch.setattr(engine, "exact_counts", True)
+        app.chat.desk.attach("long.log")
+        await paste(pilot, LOG * 10)
+        await until(pilot, lambda: "counting… ≈" in shown(app))
+        assert re.search(r"\[≡ pasted 401 lines · ≈[\d,]+ tok\]", shown(app))
+        assert re.search(r"\+ long\.log 15 kB · ≈[\d,]+ tok", shown(app))
+        counted.set()
+        await until(pilot, lambda: "counting…" not in shown(app))
+        tokens = app.chat.session.count_text(LOG * 10)
+        assert f"[≡ pasted 401 lines · {tokens:,} tok]" in shown(app)
+        assert re.search(r"\+ long\.log 15 kB · [\d,]+ tok", shown(app))
+        counted.clear()  # what is counted stays so while the rest is counted again
+        await type_text(pilot, "more")
+        await until(pilot, lambda: "counting… ≈" in shown(app))
+        assert f"[≡ pasted 401 lines · {tokens:,} tok]" in shown(app)
+        counted.set()
+        await until(pilot, lambda: "counting…" not in shown(app))
+
+
+async def test_without_a_model_the_tokens_of_a_paste_are_an_estimate(make_app: MakeApp) -> None:
+    gate = threading.Event()
+    app = make_app(gate=gate)
+    async with app.run_test(size=(110, 40)) as pilot:
+        await until(pilot, lambda: app.takes_keys.is_set())
+        await paste(pilot, LOG)
+        about = math.ceil(len(LOG) / 4)
+        await until(pilot, lambda: f"[≡ pasted 41 lines · ≈{about} tok]" in shown(app))
+        gate.set()
+        await ready(pilot)
 
 
 async def test_a_file_is_read_when_the_prompt_is_sent(make_app: MakeApp, here: Path) -> None:

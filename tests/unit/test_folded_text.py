@@ -15,14 +15,17 @@ def test_a_label_says_what_it_stands_for() -> None:
     folded = FoldedTexts()
     assert folded.fold(LONG) == "[≡ pasted 214 lines]"
     assert folded.fold("x" * 1204) == "[≡ pasted 1,204 characters]"
-    assert folded.with_tokens("[≡ pasted 214 lines]", 3120) == "[≡ pasted 214 lines · 3,120 tok]"
+    assert (
+        folded.with_tokens("[≡ pasted 214 lines]", "3,120 tok")
+        == "[≡ pasted 214 lines · 3,120 tok]"
+    )
 
 
 def test_two_texts_of_one_size_have_labels_of_their_own() -> None:
     folded = FoldedTexts()
     first, second = folded.fold("a\n" * 9), folded.fold("b\n" * 9)
     assert (first, second) == ("[≡ pasted 10 lines]", "[≡ pasted 10 lines #2]")
-    counted = folded.with_tokens(first, 9), folded.with_tokens(second, 9)
+    counted = folded.with_tokens(first, "9 tok"), folded.with_tokens(second, "9 tok")
     assert counted == ("[≡ pasted 10 lines · 9 tok]", "[≡ pasted 10 lines #2 · 9 tok]")
     assert folded.expand(f"{first}|{counted[1]}") == "a\n" * 9 + "|" + "b\n" * 9
 

@@ -25,6 +25,11 @@ _TRAILING = ".,;:!?)]}'\""
 class AttachmentError(Exception):
     """A file cannot be attached; `str()` is one sentence for the user."""
 
+    def __init__(self, sentence: str, word: str) -> None:
+        """`word` says the same where there is no room for the sentence."""
+        super().__init__(sentence)
+        self.word = word
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -107,32 +112,38 @@ def read_attachment(path: str) -> Attachment:
     try:
         descriptor = os.open(os.path.expanduser(path), flags)
     except FileNotFoundError:
-        raise AttachmentError(f"There is no file {shown}.") from None
+        raise AttachmentError(f"There is no file {shown}.", "not there") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise AttachmentError(f"{shown} cannot be read ({reason}).") from error
+        raise AttachmentError(f"{shown} cannot be read ({reason}).", "unreadable") from error
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            raise AttachmentError(f"{shown} is a folder; attach the files in it one by one.")
+            sentence = f"{shown} is a folder; attach the files in it one by one."
+            raise AttachmentError(sentence, "a folder")
         if not stat.S_ISREG(mode):
-            raise AttachmentError(f"{shown} is no regular file, so it cannot be attached.")
+            sentence = f"{shown} is no regular file, so it cannot be attached."
+            raise AttachmentError(sentence, "no regular file")
         data = _read(descriptor)
     except OSError as error:
-        raise AttachmentError(f"{shown} cannot be read ({error.strerror}).") from error
+        sentence = f"{shown} cannot be read ({error.strerror})."
+        raise AttachmentError(sentence, "unreadable") from error
     finally:
         os.close(descriptor)
     if b"\x00" in data[:8192]:
-        raise AttachmentError(f"{shown} is not a text file, so it cannot be attached.")
+        sentence = f"{shown} is not a text file, so it cannot be attached."
+        raise AttachmentError(sentence, "not text")
     if len(data) > LIMIT:
         limit = f"{LIMIT / 1e6:.0f} MB"
-        raise AttachmentError(f"{shown} is larger than {limit}, which is the most for one file.")
+        sentence = f"{shown} is larger than {limit}, which is the most for one file."
+        raise AttachmentError(sentence, f"over {limit}")
     if not data:
-        raise AttachmentError(f"{shown} is empty.")
+        raise AttachmentError(f"{shown} is empty.", "empty")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise AttachmentError(f"{shown} is not text in UTF-8, so it cannot be attached.") from error
+        sentence = f"{shown} is not text in UTF-8, so it cannot be attached."
+        raise AttachmentError(sentence, "not UTF-8") from error
     return Attachment(shown, text, len(data))
 
 

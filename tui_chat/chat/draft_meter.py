@@ -1,7 +1,7 @@
 """The size of the next prompt while it is typed: a key press counts the draft, not the chat."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -13,6 +13,9 @@ QUICK_SECONDS = 0.002
 """A count that takes longer is none for the event loop."""
 QUICK_CHARACTERS = 4000
 """Neither is one of a longer draft."""
+_SAMPLE = 1500
+"""Characters at the beginning, in the middle and at the end of a text, to estimate it by."""
+_BYTES_PER_TOKEN = 4
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -71,6 +74,29 @@ class DraftMeter:
         self._session = session
         self._clock = clock
         self._known: _Known | None = None
+        self._texts: dict[tuple[Engine, str], int] = {}
+
+    def count_texts(self, texts: Collection[str]) -> dict[str, int]:
+        """What each text adds to a message; one that was counted before is not counted again.
+
+        Nothing while no model is loaded. It may take long: not for the event loop.
+        """
+        engine = self._session.engine
+        counts: dict[str, int] = {}
+        for text in texts:
+            tokens = self.counted(text)
+            if tokens is None:
+                tokens = self._session.count_text(text)
+            if engine is not None and tokens is not None:
+                counts[text] = self._texts[engine, text] = tokens
+        if engine is not None:
+            self._texts = {(engine, text): tokens for text, tokens in counts.items()}
+        return counts
+
+    def counted(self, text: str) -> int | None:
+        """What `count_texts` has counted of `text`, with this model; None where it has not."""
+        engine = self._session.engine
+        return self._texts.get((engine, text)) if engine is not None else None
 
     def measure(
         self, draft: str, thinking: bool | None = None, instead_of: str | None = None
@@ -158,3 +184,19 @@ class DraftMeter:
 def _question(draft: str) -> Message:
     """The draft as a message; one of white space is none."""
     return Message("draft", Role.USER, draft if draft.strip() else "", _EPOCH)
+
+
+def estimate_text(session: Session, text: str) -> int:
+    """About as many tokens as `text` adds to a message, in no time and without asking anybody.
+
+    A sample of it is counted where this process can count. It is told to three digits.
+    """
+    sample = text
+    if len(text) > 3 * _SAMPLE:
+        middle = len(text) // 2
+        sample = text[:_SAMPLE] + text[middle : middle + _SAMPLE] + text[-_SAMPLE:]
+    counts_here = session.engine is not None and session.engine.counts_here
+    tokens = session.count_text(sample) if counts_here else None
+    if tokens is None:
+        tokens = -(-len(sample.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
+    return int(float(f"{tokens * len(text) / max(1, len(sample)):.3g}"))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 COUNT_DELAY = 0.2
 """Seconds without a key press before what takes longer is counted."""
+PATIENCE = 0.25
+"""Seconds that a count may take before an estimate is shown in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class Desk(Vertical):
         self._counting = False
         self._meter: tuple[Session, DraftMeter] | None = None
         self._prompt_size: PromptSize | None = None
+        self._about: int | None = None
+        """Tokens of the draft, roughly, while a count takes long."""
         self._outbox: list[_Outgoing] = []
         self._list: CompletionList | None = None
 
@@ -140,6 +145,7 @@ class Desk(Vertical):
             completes=self.box.completes,
             unfolds=self.box.label_at_cursor() is not None,
             size=self._prompt_size if self.box.text or self.attached else None,
+            about=self._about,
             exact=engine is None or engine.exact_counts,
         )
 
@@ -201,7 +207,6 @@ class Desk(Vertical):
     async def _count_until_current(self) -> None:
         """Count the draft; again as long as it has changed meanwhile, never twice at a time."""
         from tui_chat.chat.draft_meter import DraftMeter
-        from tui_chat.ui.draft import count_draft
 
         try:
             while self._stale:
@@ -211,26 +216,36 @@ class Desk(Vertical):
                     return
                 if self._meter is None or self._meter[0] is not session:
                     self._meter = session, DraftMeter(session)
-                text, place = self._typed()
-                labels = {label: self.box.folded.text_of(label) for label in self.box.labels()}
-                attached = tuple(self.attached)
-                count = await asyncio.to_thread(
-                    count_draft,
-                    *(session, self._meter[1], text, attached, labels),
-                    thinking=self._thinking(),
-                    instead_of=place,
-                )
+                count = await self._count_once(session, self._meter[1])
                 if session is self._session() and not self._stale:
                     await self._show_count(count)
         finally:
-            self._counting = False
+            self._counting, self._about = False, None
+
+    async def _count_once(self, session: "Session", meter: "DraftMeter") -> "DraftCount":
+        """The exact count; where it takes long an estimate is shown first."""
+        from tui_chat.ui.draft import count_draft, estimate_draft, read_draft
+
+        text, place = self._typed()
+        folded = tuple(self.box.folded.text_of(label) for label in self.box.labels())
+        draft = await asyncio.to_thread(read_draft, text, tuple(self.attached), folded)
+        count = partial(count_draft, thinking=self._thinking(), instead_of=place)
+        counting = asyncio.ensure_future(asyncio.to_thread(count, session, meter, draft))
+        await asyncio.wait({counting}, timeout=PATIENCE)
+        if not counting.done() and session is self._session():
+            estimate = await asyncio.to_thread(estimate_draft, session, meter, draft)
+            if not counting.done():
+                self._about = estimate.about
+                await self._show_count(estimate)
+        return await counting
 
     async def _show_count(self, count: "DraftCount") -> None:
         await self._show_files(count)
+        self.box.show_tokens(count.folded)
         if count.size is not None:
-            self.box.show_tokens(count.label_tokens)
+            self._about = None
             self._show_size(count.size)
-            self.show_hint()
+        self.show_hint()
 
     def _show_size(self, size: "PromptSize") -> None:
         self._prompt_size = size

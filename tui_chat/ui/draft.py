@@ -14,10 +14,23 @@ from tui_chat.chat.attachment import (
     read_attachment,
     split_attachments,
 )
+from tui_chat.chat.draft_meter import estimate_text
 
 if TYPE_CHECKING:
     from tui_chat.chat.draft_meter import DraftMeter, PromptSize
     from tui_chat.chat.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How many tokens a text has."""
+
+    number: int
+    exact: bool
+    """Whether they were counted by the model's own tokenizer."""
+
+    def __str__(self) -> str:
+        return f"{'' if self.exact else '≈'}{self.number:,} tok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,64 +40,105 @@ class DraftFile:
     name: str
     size: int = 0
     """Bytes; 0 of a file that cannot be attached."""
-    tokens: int | None = None
+    tokens: Tokens | None = None
     fault: str = ""
-    """Why it cannot be attached; empty when it can."""
+    """Why it cannot be attached, in a word or two; empty when it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftCount:
-    """What a draft consists of, and its exact size."""
+    """What a draft consists of, and its size."""
 
     size: "PromptSize | None"
-    """The next prompt with it; None while no model is loaded."""
+    """The next prompt with it; None while that is not counted."""
+    about: int
+    """Tokens of the draft, roughly, as long as there is no `size`."""
     files: tuple[DraftFile, ...] = ()
-    label_tokens: Mapping[str, int] = field(default_factory=dict)
-    """Of each folded part of the box."""
+    folded: Mapping[str, Tokens] = field(default_factory=dict)
+    """Of each text behind a label in the box."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDraft:
+    """A draft with its files, which were read."""
+
+    text: str
+    """The whole text of the box; empty for one that is no message."""
+    files: tuple[Attachment | DraftFile, ...]
+    """In their order; a `DraftFile` is one that cannot be attached."""
+    folded: tuple[str, ...]
+    """The texts behind the labels in the box."""
+
+    @property
+    def prompt(self) -> str:
+        """The message that would be sent."""
+        return compose(self.text, [file for file in self.files if isinstance(file, Attachment)])
+
+
+def read_draft(text: str, attached: Sequence[str], folded: tuple[str, ...]) -> ReadDraft:
+    """Read the files that a draft names or that were attached by a command."""
+    files: list[Attachment | DraftFile] = []
+    for path in _paths(text, attached):
+        try:
+            files.append(read_attachment(path))
+        except AttachmentError as error:
+            files.append(DraftFile(os.path.basename(path) or path, fault=error.word))
+    return ReadDraft(text, tuple(files), folded)
+
+
+def estimate_draft(session: "Session", meter: "DraftMeter", draft: ReadDraft) -> DraftCount:
+    """What a draft may cost, at once, while it is being counted or no model is loaded."""
+    return _told(session, meter, draft, None, estimate_text(session, draft.prompt))
 
 
 def count_draft(
     session: "Session",
     meter: "DraftMeter",
-    text: str,
-    attached: Sequence[str],
-    labels: Mapping[str, str],
+    draft: ReadDraft,
     *,
     thinking: bool | None = None,
     instead_of: str | None = None,
 ) -> DraftCount:
-    """Read the files that a draft names and count everything.
+    """Count everything, as exactly as the model can; an estimate where none is loaded.
 
     Args:
         session: the conversation that the draft is for.
         meter: measures the prompts of `session`.
-        text: the whole text of the box; empty for one that is no message.
-        attached: paths that were attached by a command.
-        labels: the text behind each label in the box.
+        draft: what is counted.
         thinking: whether the model is to reason first.
         instead_of: id of the question that the draft takes the place of.
 
     Raises:
         EngineError: the prompt cannot be rendered.
     """
-    readable: list[Attachment] = []
-    files: list[DraftFile] = []
-    for path in _paths(text, attached):
-        try:
-            attachment = read_attachment(path)
-        except AttachmentError as error:
-            files.append(DraftFile(os.path.basename(path) or path, fault=str(error)))
-        else:
-            readable.append(attachment)
-            tokens = session.count_text(attachment.block)
-            files.append(DraftFile(attachment.name, attachment.size, tokens))
-    size = meter.measure(compose(text, readable), thinking, instead_of)
-    counted = {label: session.count_text(folded) for label, folded in labels.items()}
-    return DraftCount(
-        size,
-        tuple(files),
-        {label: tokens for label, tokens in counted.items() if tokens is not None},
+    blocks = [file.block for file in draft.files if isinstance(file, Attachment)]
+    meter.count_texts([*draft.folded, *blocks])
+    size = meter.measure(draft.prompt, thinking, instead_of)
+    if size is None:
+        return estimate_draft(session, meter, draft)
+    return _told(session, meter, draft, size, size.draft_tokens)
+
+
+def _told(
+    session: "Session",
+    meter: "DraftMeter",
+    draft: ReadDraft,
+    size: "PromptSize | None",
+    about: int,
+) -> DraftCount:
+    engine = session.engine
+
+    def tokens(text: str) -> Tokens:
+        counted = meter.counted(text)
+        if counted is None or engine is None:
+            return Tokens(estimate_text(session, text), exact=False)
+        return Tokens(counted, engine.exact_counts)
+
+    files = tuple(
+        file if isinstance(file, DraftFile) else DraftFile(file.name, file.size, tokens(file.block))
+        for file in draft.files
     )
+    return DraftCount(size, about, files, {text: tokens(text) for text in draft.folded})
 
 
 def with_files(text: str, attached: Sequence[str]) -> str:

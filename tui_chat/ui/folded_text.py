@@ -59,9 +59,9 @@ class FoldedTexts:
         size = f"{lines:,} lines" if lines > 1 else f"{len(text):,} characters"
         return self._register(_Folded(text, f"{word} {size}"), "")
 
-    def with_tokens(self, label: str, tokens: int) -> str:
-        """The label of the same text that tells its tokens as well."""
-        return self._register(self._of[label], f" · {tokens:,} tok")
+    def with_tokens(self, label: str, tokens: str) -> str:
+        """The label of the same text that tells its tokens as well, such as "1,234 tok"."""
+        return self._register(self._of[label], f" · {tokens}")
 
     def _register(self, folded: _Folded, behind: str) -> str:
         label, number = f"[≡ {folded.words}{behind}]", 1

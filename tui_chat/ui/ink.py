@@ -97,9 +97,11 @@ def meter(part: float, cells: int, *, draft: float = 0.0, reserve: float = 0.0) 
 
 
 def thousands(tokens: int) -> str:
-    """A count for narrow places: 512, 3.6k, 128k."""
+    """A count for narrow places: 512, 3.6k, 128k, 1.5M."""
     if tokens < 1000:
         return str(tokens)
+    if tokens >= 999_500:
+        return f"{tokens / 1e6:.1f}M"
     return f"{tokens / 1000:.1f}k" if tokens < 99_950 else f"{tokens / 1000:.0f}k"
 
 

@@ -18,6 +18,7 @@ from tui_chat.ui.commands import Action, is_command
 if TYPE_CHECKING:
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.completer import Completer, Values
+    from tui_chat.ui.draft import Tokens
 
 
 class PromptInput(TextArea):
@@ -158,14 +159,15 @@ class PromptInput(TextArea):
         """The labels in the box, in order."""
         return [label for line in self.text.split("\n") for _, _, label in self.folded.spans(line)]
 
-    def show_tokens(self, tokens: Mapping[str, int]) -> None:
-        """Tell in the labels how many tokens their texts have."""
-        for row in range(self.document.line_count):
-            for start, end, label in reversed(list(self.folded.spans(self.document[row]))):
-                if label in tokens:
-                    counted = self.folded.with_tokens(label, tokens[label])
-                    if counted != label:
-                        self.replace(counted, (row, start), (row, end))
+    def show_tokens(self, tokens: "Mapping[str, Tokens]") -> None:
+        """Tell in the labels how many tokens the texts have that they stand for."""
+        with self.prevent(TextArea.Changed):  # what is sent stays the same
+            for row in range(self.document.line_count):
+                for start, end, label in reversed(list(self.folded.spans(self.document[row]))):
+                    count = tokens.get(self.folded.text_of(label))
+                    told = self.folded.with_tokens(label, str(count)) if count else label
+                    if told != label:
+                        self.replace(told, (row, start), (row, end))
 
     def label_at_cursor(self) -> tuple[int, int, str] | None:
         """Start, end and label of the folded part that the cursor touches."""

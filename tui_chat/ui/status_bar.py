@@ -193,15 +193,19 @@ class HintRow(OneLine):
         completes: bool,
         unfolds: bool,
         size: "PromptSize | None",
+        about: int | None,
         exact: bool,
     ) -> None:
         """Show what fits the moment; `key` gives the shown key of an action.
 
         `command` is the one whose argument is being typed, `completes` tells that a list of
         candidates is open, `unfolds` that the cursor is at a folded text; `size` is that of the
-        next prompt where it is known.
+        next prompt where it is known, `about` an estimate of the draft while it is counted.
         """
         right = _draft_lines(size, "" if exact else "≈") if size is not None else []
+        if about is not None:
+            tokens = f"≈{about:,} tok"
+            right = [(("m", "counting… "), tokens), (tokens,)]
         if completes:
             choose: Line = (("k", "↑↓"), ("m", " choose · "), ("k", key("complete")))
             close: Line = (("m", " take · "), ("k", key("stop")), ("m", " close"))
@@ -221,12 +225,15 @@ class HintRow(OneLine):
             ("k", key("newline")),
             ("m", " newline"),
         )
-        if not right:
+        enter: Line = keys[:2]
+        if right:  # the size matters more
+            self.show([keys, keys, enter, ()], right)
+        else:
             palette: Line = (("k", key("palette")), ("m", " palette · "))
             commands_line: Line = (("k", "/"), ("m", " commands · "))
             last: Line = (("k", key("help")), ("m", " help"))
             right = [(*commands_line, *palette, *last), (*commands_line, *last), last]
-        self.show([keys], right)
+            self.show([keys], right)
 
 
 def _draft_lines(size: "PromptSize", about: str) -> list[Line]:
