@@ -1,6 +1,7 @@
 """A server on loopback that answers as a test scripts it, rightly or wrongly."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ class Out:
 class FakeServer:
     """Answers the list of models, and requests for a reply with `answers`, the last for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` makes it an https server."""
         self.answers: list[Answer] = [reply("Hello", " there")]
         self.models: list[dict[str, Any]] = [{"id": "tiny", "owned_by": "test"}]
         self.pages: dict[str, Callable[[Any], Any]] = {}
@@ -81,11 +83,14 @@ class FakeServer:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self._http.block_on_close = False
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
 
     @property
     def address(self) -> str:
         """Without a path."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def chats(self) -> list[Any]:

@@ -259,6 +259,11 @@ async def test_the_mode_of_a_running_reply_holds_for_the_next_one(
         await until(pilot, lambda: "Because of" in shown(app))
         await pilot.press("shift+tab")
         await until(pilot, lambda: "accuracy from the next reply on" in shown(app))
+        assert "no server blocks n-grams" in shown(app)
+        await command(pilot, "/set temperature 0.5")
+        await until(pilot, lambda: "temperature 0.5 in accuracy mode" in shown(app))
+        assert "from the next reply on" in shown(app).split("temperature 0.5", 1)[1]
+        assert "next token" not in shown(app)
         await pilot.press("escape")
         await until(pilot, lambda: not app.chat.busy)
         assert app.chat.session.conversation.messages[-1].modes == ()

@@ -447,7 +447,7 @@ def test_comments_keep_a_slow_reply_alive(server: FakeServer) -> None:
 # ---- once more ----
 
 
-@pytest.mark.parametrize("status", [429, 502, 503])
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_server_is_asked_again_and_the_wait_is_told(server: FakeServer, status: int) -> None:
     busy = json_page(status, {"error": "busy"}, Retry_After="0.1")
     server.answers = [busy, busy, reply("Blue.")]

@@ -689,6 +689,11 @@ class ChatScreen(Screen[None]):
             await self.query(".failure").remove()
             self.start_reply(None, self.session.continue_reply)
 
+    @property
+    def on_server(self) -> bool:
+        """Whether a server writes the replies: it is told the settings of each one once."""
+        return self.engine is not None and self.engine.precision is None
+
     async def switch_mode(self, mode: Mode) -> None:
         """Use the other table of settings from the next token on, also of a running reply.
 
@@ -708,9 +713,12 @@ class ChatScreen(Screen[None]):
         penalty = settings.repetition_penalty or 1.0
         size = settings.no_repeat_ngram_size or 0
         what = f"repetition penalty {penalty:g}" if penalty != 1.0 else "no repetition penalty"
-        what += f", repeated {size}-grams blocked" if size else ", no n-gram blocking"
+        if not size:
+            what += ", no n-gram blocking"
+        elif self.on_server:
+            what += ", but no server blocks n-grams"
+        else:
+            what += f", repeated {size}-grams blocked"
         if self.session.conversation.messages or self.busy:
-            # A server is told the settings of a reply once.
-            on_server = self.engine is not None and self.engine.precision is None
-            since = "token" if self.busy and not on_server else "reply"
+            since = "token" if self.busy and not self.on_server else "reply"
             await self.notice([("k", str(mode)), ("m", f" from the next {since} on: {what}")])

@@ -163,7 +163,8 @@ class ChatSetup:
 
     async def _set(self, changed: ChatSettings, name: str, what: str) -> None:
         chat = self._app.chat
-        since = "token" if chat.busy and name not in _FROM_THE_START else "reply"
+        follows = chat.busy and not chat.on_server and name not in _FROM_THE_START
+        since = "token" if follows else "reply"
         said = f" in {chat.mode} mode, from the next {since} on"
         await self._change([("k", what), ("m", said)], changed)
 
