@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from tui_chat import files
 from tui_chat.arguments import USAGE, make_parser, options_of
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import Options, to_toml
+from tui_chat.log_file import start_log
 from tui_chat.output import OutputError, UsageError, complain
 from tui_chat.presets import PresetError, all_presets, effective_config, preset_names, presets_dir
 
@@ -44,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
+    except Exception:
+        # A traceback on the terminal would show what users wrote, where a message repeats it.
+        start_log()
+        logging.getLogger(__name__).exception("something failed that nobody foresaw")
+        return _fail(f"Something failed; the log has the details: {files.log_path()}", 1)
 
 
 def _discard_output() -> None:
@@ -175,12 +182,23 @@ def _print_keys(options: Options) -> int:
     return 0
 
 
+def _problems_of_themes() -> tuple[str, ...]:
+    """One sentence for each of the user's theme files that cannot be used."""
+    paths = files.toml_names(files.themes_dir())
+    if not paths:  # and then Textual is not needed
+        return ()
+    from tui_chat.ui.theme_proof import proven_themes
+
+    return proven_themes(paths)[1]
+
+
 def _print_config(options: Options) -> int:
     from tui_chat.ui.keymap import apply_keymap
 
     loaded = effective_config(options)
     config = loaded.config
     problems = [*loaded.problems, *apply_keymap(config.keymap)[1], *all_presets()[1]]
+    problems += _problems_of_themes()
     lines = [
         f"config file: {loaded.path}{'' if loaded.path.exists() else ' (not there yet)'}",
         f"presets: {', '.join(preset_names()) or 'none'}, in {presets_dir()}",

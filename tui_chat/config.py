@@ -199,7 +199,8 @@ class EntryReader:
 
     def complain(self, key: str, table: str, what: str) -> None:
         """Add the sentence that the entry `key` in `table` `what`."""
-        name = f"{table}.{key}" if table else key
+        key_shown = key if re.fullmatch(r"[\w-]+", key) else json.dumps(key)
+        name = f"{table}.{key_shown}" if table else key_shown
         line = _line_of(self._text, key, table)
         self.problems.append(f"{self._file_name}{line}: {name} {what}.")
 
@@ -251,6 +252,8 @@ def read_toml(text: str, file_name: str) -> dict[str, Any]:
         raise ValueError(f"{file_name} is not valid TOML: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{file_name} is nested too deeply") from error
+    except ValueError as error:  # what is a number or a date in TOML and not in Python
+        raise ValueError(f"{file_name} holds a number or a date that is out of range") from error
 
 
 def parse_config(text: str) -> tuple[Config, tuple[str, ...]]:
@@ -309,7 +312,7 @@ def load_config(path: Path | None = None) -> LoadedConfig:
     """
     path = path or files.config_path()
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = files.read_bytes(path).decode("utf-8")
         config, problems = parse_config(text)
     except FileNotFoundError:
         return LoadedConfig(Config(), path)
@@ -373,7 +376,8 @@ def save_setting(loaded: LoadedConfig, name: str, value: str | bool | int) -> No
 
     line = tomli_w.dumps({name: value}).rstrip("\n")
     try:
-        text = loaded.path.read_text(encoding="utf-8-sig") if loaded.path.exists() else ""
+        data = files.read_bytes(loaded.path) if os.path.exists(loaded.path) else b""
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
         files.atomic_write(loaded.path, _with_line(text, name, line))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fcntl
 import logging
-import logging.handlers
 import os
 import stat
 import tempfile
@@ -13,6 +12,8 @@ from typing import BinaryIO
 
 import platformdirs
 
+MOST_BYTES = 16 * 1024 * 1024
+"""Of a file that people write by hand; one that has more is not what it should be."""
 _APP = "tui-chat"
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +35,18 @@ def data_dir() -> Path:
 def cache_dir() -> Path:
     """Folder of what can be computed again (`TUI_CHAT_CACHE_DIR`)."""
     return _dir("TUI_CHAT_CACHE_DIR", platformdirs.user_cache_dir(_APP, appauthor=False))
+
+
+def themes_dir() -> Path:
+    """Folder of the user's themes."""
+    return config_dir() / "themes"
+
+
+def toml_names(folder: Path) -> list[Path]:
+    """All that is called NAME.toml in `folder`, in order; it may be anything."""
+    with contextlib.suppress(OSError):  # there may be something else in its place
+        return sorted(folder.glob("*.toml"))
+    return []
 
 
 def log_path() -> Path:
@@ -58,10 +71,12 @@ def atomic_write(path: Path, text: str) -> None:
     """Replace the file at `path` by `text` in one step: after a crash it is old or new.
 
     Raises:
-        OSError: the file is as it was.
+        OSError: the file is as it was, or what is there is no file.
     """
     make_private_dir(path.parent)
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not target.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -123,7 +138,7 @@ class AppendLog:
         self.path = path
         self._descriptor = os.open(path, flags, 0o600)
         try:
-            _require_regular_file(self._descriptor, path)
+            require_regular_file(self._descriptor, path)
             _lock(self._descriptor, path)
             if create:
                 sync_dir(path.parent)
@@ -193,22 +208,35 @@ def open_regular_file(path: Path) -> BinaryIO:
     return os.fdopen(open_descriptor(path), "rb")
 
 
-def open_descriptor(path: Path) -> int:
-    """The same as a descriptor, which the caller closes.
+def open_descriptor(path: Path, flags: int = os.O_RDONLY | os.O_NOFOLLOW) -> int:
+    """The same as a descriptor, which the caller closes; one that `flags` make is private.
 
     Raises:
         OSError: it cannot be opened or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
-        _require_regular_file(descriptor, path)
+        require_regular_file(descriptor, path)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _require_regular_file(descriptor: int, path: Path) -> None:
+def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
+    """All of a file that others wrote, through links; a pipe or a device is not waited for.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more than `limit` bytes.
+    """
+    with os.fdopen(open_descriptor(path, os.O_RDONLY), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return data
+
+
+def require_regular_file(descriptor: int, path: Path) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
@@ -227,22 +255,3 @@ def _sync_data(descriptor: int) -> None:
         os.fdatasync(descriptor)
     else:
         os.fsync(descriptor)
-
-
-def start_log() -> None:
-    """Send the records of every logger to the log file, which only the owner can read.
-
-    A log that cannot be written is done without.
-    """
-    path = log_path()
-    try:
-        make_private_dir(path.parent)
-        handler = logging.handlers.RotatingFileHandler(
-            path, maxBytes=1_000_000, backupCount=1, encoding="utf-8"
-        )
-        path.chmod(0o600)
-    except OSError:
-        return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.captureWarnings(True)

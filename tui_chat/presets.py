@@ -44,7 +44,7 @@ def presets_dir() -> Path:
 
 def preset_names() -> list[str]:
     """The names of all preset files, in order; whether they can be used is not known yet."""
-    return [path.stem for path in sorted(presets_dir().glob("*.toml")) if path.is_file()]
+    return [path.stem for path in files.toml_names(presets_dir()) if path.is_file()]
 
 
 def all_presets() -> tuple[list[Preset], tuple[str, ...]]:
@@ -72,7 +72,7 @@ def read_preset(name: str) -> Preset:
         there = f"there are {names}" if names else f"{presets_dir()} has none"
         raise PresetError(f'There is no preset "{name}"; {there}.')
     try:
-        return _parse(name, path.read_bytes().decode("utf-8"))
+        return _parse(name, files.read_bytes(path).decode("utf-8"))
     except OSError as error:
         why = f"Preset {path.name} cannot be read ({error.strerror})"
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_model
 
@@ -106,6 +106,7 @@ def test_only_so_many_plans_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 )
 @settings(deadline=None, max_examples=60)
+@example(content=b"[" * 100_000)
 def test_a_damaged_file_is_ignored(content: bytes) -> None:
     place = files.cache_dir() / FILE_NAME
     place.parent.mkdir(parents=True, exist_ok=True)

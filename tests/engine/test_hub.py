@@ -112,6 +112,14 @@ def test_revision_cannot_leave_the_cache(revision: str, tmp_path: Path) -> None:
         assert resolve("org/name", tmp_path, revision=revision)
 
 
+@pytest.mark.parametrize("content", ["../../elsewhere", "/etc", "", "a b", "x" * 999])
+def test_a_reference_in_the_cache_leads_nowhere_else(content: str, tmp_path: Path) -> None:
+    cache(tmp_path, "org/name")
+    save_model(tmp_path / "models--org--name" / "elsewhere")
+    (tmp_path / "models--org--name" / "refs" / "main").write_text(content)
+    assert cached_snapshot("org/name", None, tmp_path) is None
+
+
 def test_missing_model_offline_says_so(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is not on this machine and HF_HUB_OFFLINE is set"):
         resolve("org/name", tmp_path)

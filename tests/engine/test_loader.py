@@ -1,5 +1,6 @@
 import gc
 import json
+import os
 import shutil
 import threading
 import weakref
@@ -128,6 +129,23 @@ def only(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "model.safetensors").rename(folder / name)
 
 
+def in_place_of(name: str, put: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        put(folder / name)
+
+    return change
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 10**9)
+
+
 def index(weight_map: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         only("part-1.safetensors")(folder)
@@ -226,6 +244,20 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "generation config not JSON": (
         write("generation_config.json", b"{"),
         "generation_config.json is damaged",
+    ),
+    "config a pipe": (in_place_of("config.json", os.mkfifo), "config.json is neither a file nor"),
+    "template a pipe": (
+        in_place_of("chat_template.jinja", os.mkfifo),
+        "chat_template.jinja is neither a file nor",
+    ),
+    "weights endless": (
+        in_place_of("model.safetensors", endless),
+        "model.safetensors is neither a file nor",
+    ),
+    "config a folder": (in_place_of("config.json", os.mkdir), "config.json cannot be read"),
+    "tokenizer huge": (
+        in_place_of("tokenizer.json", huge),
+        "tokenizer.json is too large for what it should be",
     ),
     "quantised elsewhere": (set_config(quantization_config=AWQ), "needs the package gptqmodel"),
 }

@@ -109,6 +109,19 @@ new = "f9, ctrl+n"
         ("modes = 3", "modes"),
         ("keymap.new = 3", "keymap.new"),
         ("colour = 3", "colour"),
+        ("reserved_tokens = inf", "reserved_tokens"),
+        ("context_window = 99999999999999999999999", "context_window"),
+        ("system_prompt = 2020-01-01", "system_prompt"),
+        ("modes.speed.temperature = inf", "modes.speed.temperature"),
+        ("modes.speed.temperature = -nan", "modes.speed.temperature"),
+        ("modes.speed.max_new_tokens = -1", "modes.speed.max_new_tokens"),
+        ("modes.speed.stop_strings = [1]", "modes.speed.stop_strings"),
+        ("[modes.speed.top_p]\nx = 1", "modes.speed.top_p"),
+        ("model_dirs = [[]]", "model_dirs"),
+        ("keymap = []", "keymap"),
+        ('"a\\nb\\u001b" = 1', '"a\\nb\\u001b"'),
+        ("servers = 1", "servers"),
+        ("servers.x = 1", "servers"),
     ],
 )
 def test_a_wrong_entry_is_one_sentence_and_the_rest_counts(
@@ -127,7 +140,20 @@ def test_the_line_of_a_wrong_entry_in_a_table_is_named(path: Path) -> None:
     assert "on line 4" in load_config().problems[0]
 
 
-@pytest.mark.parametrize("data", [b"mode = \n", b"\xff\xfe", b"a = [" * 3000, b"x = 1\nx = 2\n"])
+BROKEN = [
+    *(b"mode = \n", b"\xff\xfe", b"a = [" * 3000, b"x = 1\nx = 2\n", b"\x00", b"[" * 9000),
+    *(
+        b"seed = " + b"9" * 5000,
+        b"d = 2020-99-99",
+        b"a.b = 1\na = 2",
+        b"[a]\n[a]\n",
+        b"x = {" * 999,
+    ),
+    *(b"\xef\xbb\xbf\xef\xbb\xbfmouse = true", b"\x1b]0;t\x07", b"#" * 17_000_000),
+]
+
+
+@pytest.mark.parametrize("data", BROKEN, ids=range(len(BROKEN)))
 def test_a_broken_file_starts_on_defaults_and_is_never_written_over(
     path: Path, data: bytes
 ) -> None:
@@ -135,7 +161,8 @@ def test_a_broken_file_starts_on_defaults_and_is_never_written_over(
     loaded = load_config()
     assert loaded.config == Config()
     assert loaded.damaged
-    assert len(loaded.problems) == 1
+    (problem,) = loaded.problems
+    assert problem.endswith("; defaults are used.") and "\n" not in problem and len(problem) < 200
     with pytest.raises(ConfigError):
         save_setting(loaded, "theme", "foreshore")
     assert path.read_bytes() == data

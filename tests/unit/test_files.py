@@ -1,5 +1,9 @@
+import errno
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -60,3 +64,72 @@ def test_a_write_goes_through_a_link_to_its_target(tmp_path: Path) -> None:
     files.atomic_write(link, "new")
     assert link.is_symlink()
     assert target.read_text(encoding="utf-8") == "new"
+
+
+def put(path: Path, kind: str) -> None:
+    """Something in the place of a file that no program should wait for, follow or replace."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path)
+        case "endless":
+            path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "endless"])
+def test_what_is_no_file_is_neither_waited_for_nor_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "config.toml"
+    put(path, kind)
+    before = os.lstat(path)
+    with pytest.raises(OSError):
+        files.read_bytes(path)
+    with pytest.raises(OSError):
+        files.atomic_write(path, "new")
+    assert os.path.samestat(before, os.lstat(path))
+    assert os.listdir(tmp_path) == ["config.toml"]
+
+
+def test_a_file_is_read_through_a_link_up_to_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("target")
+    assert files.read_bytes(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(OSError, match="too large"):
+        files.read_bytes(tmp_path / "link", 4)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "mkstemp", "fdopen"])
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "EDQUOT", "EROFS"])
+def test_a_disk_that_refuses_at_any_step_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, fault: str
+) -> None:
+    path = tmp_path / "config.toml"
+    files.atomic_write(path, "old")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(getattr(errno, fault), fault)
+
+    monkeypatch.setattr(tempfile if step == "mkstemp" else os, step, refuse)
+    with pytest.raises(OSError):
+        files.atomic_write(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["config.toml"]
+
+
+@pytest.mark.parametrize("step", ["os.write", "os.fsync", "os.replace", "files.sync_dir"])
+def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new(
+    tmp_path: Path, step: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("old")
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom tui_chat import files\n"
+        f"{step} = lambda *_: os._exit(9)\n"
+        "files.atomic_write(Path(sys.argv[1]), 'new')\nos._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
+    assert done.returncode == 9
+    assert path.read_text() == ("new" if step in ("files.sync_dir", "os.write") else "old")

@@ -374,7 +374,7 @@ def test_the_index_is_private(store: ConversationStore, cache: Path) -> None:
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("obstacle", ["a file", "a folder", "a link"])
+@pytest.mark.parametrize("obstacle", ["a file", "a folder", "a link", "a pipe"])
 def test_without_a_cache_folder_the_index_is_kept_in_memory(
     tmp_path: Path, cache: Path, obstacle: str
 ) -> None:
@@ -387,7 +387,13 @@ def test_without_a_cache_folder_the_index_is_kept_in_memory(
         store.search("text")
         path = index_file(cache)
         path.unlink()
-        path.mkdir() if obstacle == "a folder" else path.symlink_to(victim)
+        match obstacle:
+            case "a folder":
+                path.mkdir()
+            case "a link":
+                path.symlink_to(victim)
+            case _:
+                os.mkfifo(path)
         store = ConversationStore(tmp_path / "data", cache)
     ids = {write(store, "new text")}
     assert {hit.conversation_id for hit in store.search("new text")} == ids

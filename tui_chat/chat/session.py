@@ -1,5 +1,6 @@
 """One conversation with one engine: a prompt goes in, saved reply events come out."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -336,12 +337,13 @@ class Session:
             plan = error
         try:
             self.log.append(user)
-            if untitled:
-                title = one_line(title_text(user.content), TITLE_LENGTH)
-                self.log.suggest_title(title, "prompt")
         except StoreError as error:
             # The log keeps the record and writes it again with the reply, which reports.
             logger.warning("%s", error)
+        if untitled:
+            title = one_line(title_text(user.content), TITLE_LENGTH)
+            with contextlib.suppress(StoreError):
+                self.log.suggest_title(title, "prompt")
         yield from self._generate(engine, (*earlier, user), settings, cancel, plan)
 
     def _generate(

@@ -305,8 +305,8 @@ def _cpu_name() -> str:
 def _read(place: Path) -> dict[str, CpuPlan]:
     """The kept plans; what is damaged is left out."""
     try:
-        entries = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entries = json.loads(files.read_bytes(place))
+    except (OSError, ValueError, RecursionError):
         return {}
     plans: dict[str, CpuPlan] = {}
     for name, values in entries.items() if isinstance(entries, dict) else ():

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from tui_chat import files
 from tui_chat.engine.base import LoadError
 
 INDEX = "model.safetensors.index.json"
@@ -24,6 +25,7 @@ _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", 
 _BLOCK = 64
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_JSON_BYTES = 200_000_000
+_READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
         LoadError: it is missing, unreadable, or not a JSON object.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise LoadError(f"{path} is too large for what it should be; download the model again.")
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+        data = json.loads(files.read_bytes(path, _MAX_JSON_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise LoadError(f"{path.parent} is not a model folder: it has no {path.name}.") from None
     except OSError as error:
@@ -79,6 +79,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         LoadError: the first thing that is wrong, naming the file or the field.
     """
+    _check_files(folder)
     config = read_json(folder / "config.json")
     _check_config(folder, config)
     shards = weight_files(folder)
@@ -116,6 +117,28 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             f" but the weights hold {tensors:,} tensors."
         )
     return checkpoint
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what the libraries would wait for or read without end."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    is_read = entry.name.endswith(_READ_WHOLE)
+                    if is_read and entry.stat().st_size > _MAX_JSON_BYTES:
+                        raise LoadError(
+                            f"{folder / entry.name} is too large for what it should be;"
+                            " download the model again."
+                        )
+                elif not entry.is_dir() and os.path.exists(entry.path):
+                    raise LoadError(
+                        f"{folder / entry.name} is neither a file nor a folder; remove it."
+                    )
+    except FileNotFoundError:
+        return  # config.json is missing, too
+    except OSError as error:
+        raise LoadError(f"{folder} cannot be read ({error.strerror}).") from None
 
 
 def _check_config(folder: Path, config: Mapping[str, Any]) -> None:

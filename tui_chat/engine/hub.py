@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from huggingface_hub import constants
 
+from tui_chat import files
 from tui_chat.engine.base import EngineError, LoadCancelled, LoadError, OnProgress
 from tui_chat.engine.checkpoint import (
     Checkpoint,
@@ -125,7 +126,9 @@ def cached_snapshot(name: str, revision: str | None, cache_dir: Path) -> Path | 
     base = cache_dir / f"models--{name.replace('/', '--')}"
     commit = revision or "main"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        commit = (base / "refs" / commit).read_text("utf-8").strip()
+        commit = files.read_bytes(base / "refs" / commit).decode("utf-8").strip()
+    if not _REVISION.fullmatch(commit) or ".." in commit or len(commit) > 255:
+        return None
     folder = base / "snapshots" / commit
     return folder if is_complete(folder) else None
 

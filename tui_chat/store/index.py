@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from tui_chat.files import make_private_dir, open_regular_file
+from tui_chat.files import make_private_dir, open_descriptor, open_regular_file
 from tui_chat.store.hits import (
     as_number,
     as_text,
@@ -195,8 +195,7 @@ class ConversationIndex:
             make_private_dir(self._path.parent)
             for older in self._older:
                 older.unlink(missing_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(self._path, flags, 0o600)
+            descriptor = open_descriptor(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
             self._inode = os.fstat(descriptor).st_ino
             os.close(descriptor)
         database = sqlite3.connect(

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -123,6 +124,34 @@ class ConversationLog:
     def pending(self) -> int:
         """Records the disk refused, kept in memory for a retry."""
         return len(self._pending)
+
+    def save_pending(self) -> None:
+        """Try again to write what the disk refused.
+
+        Raises:
+            StoreError: it refuses still.
+        """
+        with self._lock:
+            self._flush()
+
+    def rescue(self) -> Path:
+        """Write all of it to a file in the folder for temporary files, and leave it there.
+
+        Raises:
+            OSError: that is refused as well.
+            StoreError: the earlier messages cannot be read.
+        """
+        self.load_all()
+        with self._lock:
+            data = b"".join(map(encode, self._tree.records()))
+        descriptor, name = tempfile.mkstemp(prefix="tui-chat-", suffix=".jsonl")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+        except OSError:
+            os.unlink(name)
+            raise
+        return Path(name)
 
     def check(self) -> bool:
         """Look over what was loaded at a first glance; True where that was not right.

@@ -125,7 +125,7 @@ class Actions(MessageActions):
 
     async def _show(self, conversation_log: ConversationLog) -> None:
         old = await self.app.switch_log(conversation_log)
-        self._close_log(old)
+        self._close_log(lambda: self.app.unsaved.close(old))
         self.tell_state(conversation_log)
 
     def tell_state(self, conversation_log: ConversationLog) -> None:
@@ -155,13 +155,12 @@ class Actions(MessageActions):
             count = conversation_log.damaged
             await self.app.chat.notice([("warn", f"{count} damaged records were skipped.")])
 
-    def _close_log(self, old: ConversationLog, then: Callable[[], None] = lambda: None) -> None:
-        """Close a log behind the reply that may still be writing to it, and do what follows."""
+    def _close_log(self, close: Callable[[], None]) -> None:
+        """Close a log behind the reply that may still be writing to it."""
 
         def job(_: threading.Event) -> None:
             try:
-                old.close()
-                then()
+                close()
             except StoreError as error:
                 self.tell(str(error), trouble=True)
 
@@ -281,6 +280,8 @@ class Actions(MessageActions):
         title = one_line(conversation.title, TITLE_LENGTH)
 
         def delete() -> None:
+            with contextlib.suppress(StoreError):  # what is thrown away need not be saved
+                old.close()
             try:
                 self.app.store.delete(conversation.id)
             finally:
@@ -288,7 +289,7 @@ class Actions(MessageActions):
             self.tell(f'"{title}" is in the trash; /undo brings it back.')
 
         self._deleting.add(conversation.id)
-        self._close_log(old, delete)
+        self._close_log(delete)
 
     async def do_undo(self, _: str | None) -> None:
         """Bring the chat back that was deleted last; once more, the one before it."""

@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +34,8 @@ from tui_chat.config import (
 )
 from tui_chat.engine import open_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
-from tui_chat.output import OutputError, write
+from tui_chat.log_file import start_log
+from tui_chat.output import OutputError, complain, write
 from tui_chat.presets import effective_config, new_chat
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from tui_chat.ui.actions import Actions
     from tui_chat.ui.completion import Value
     from tui_chat.ui.model_rows import ModelChoice
+    from tui_chat.ui.unsaved import Unsaved
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
 
 SHUTDOWN_SECONDS = 3.0
 """How long a reply that was told to stop may take before the process ends without it."""
+MOST_SHUTDOWN_SECONDS = 5.5
+"""After a signal the process is gone by then, whatever hangs: a disk, the screen, the model."""
+RETRY_SECONDS = 5.0
+"""Between two tries to save what the disk refused."""
 THREAD_END_SECONDS = 0.3
 """How long the engine's thread may take to end when it has nothing left to write."""
 
@@ -118,6 +123,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self.failed = False
         self.print_on_exit = config.print_on_exit
         self._ending = False
+        self._killed = False
         self._end_code = 0
         self._painted = False
         self.themes = ThemeSwitch(self, loaded)
@@ -157,6 +163,13 @@ class TuiChat(FramedApp, inherit_bindings=False):
         from tui_chat.store.drafts import Drafts
 
         return Drafts(self._data_dir / "drafts")
+
+    @cached_property
+    def unsaved(self) -> "Unsaved":
+        """The chats that the disk refuses."""
+        from tui_chat.ui.unsaved import Unsaved
+
+        return Unsaved(self.engine_thread)
 
     @cached_property
     def open_log(self) -> "ConversationLog":
@@ -207,10 +220,25 @@ class TuiChat(FramedApp, inherit_bindings=False):
             self._doer.tell_state(self.open_log)
         if query is not None:
             self._doer.open_library(query)
-        for problem in (*self._problems, *self.themes.register_all()):
-            self.notify(problem, severity="warning", timeout=15, markup=False)
+        self._tell_problems((*self._problems, *self.themes.register_all()))
+        self.set_interval(RETRY_SECONDS, self._save_again)
         # No worker of Textual's: it never ends, and the end of all workers is waited for.
         self._theme_watch = asyncio.create_task(self.themes.watch())
+
+    def _save_again(self) -> None:
+        def tell() -> None:
+            sentence = "The disk takes the chat again; all of it is saved."
+            self.call_later(self.notify, sentence, markup=False)
+
+        self.unsaved.try_again(self.open_log, tell)
+
+    def _tell_problems(self, problems: Sequence[str]) -> None:
+        """One toast about the files of the user that cannot be used, so that the screen is seen."""
+        if len(problems) > 2:
+            others = f"{len(problems) - 1} more problems; tui-chat config names them all."
+            problems = (problems[0], others)
+        if problems:
+            self.notify("\n\n".join(problems), severity="warning", timeout=15, markup=False)
 
     def on_unmount(self) -> None:
         if self._theme_watch is not None:
@@ -268,15 +296,21 @@ class TuiChat(FramedApp, inherit_bindings=False):
 
     def _end_process(self, code: int) -> None:
         """End the app from any thread or a signal handler, whatever the event loop does."""
-        if self._ending:
+        if self._killed:
             return
-        self._ending, self._end_code = True, code
+        # Also where the user is leaving already: that may hang.
+        self._killed, self._ending, self._end_code = True, True, code
+        watchdog = threading.Timer(MOST_SHUTDOWN_SECONDS, os._exit, (code,))
+        watchdog.daemon = True
+        watchdog.start()
 
         def finish() -> None:
             self.engine_thread.stop()
             with contextlib.suppress(Exception):  # whatever is left of the screen by now
                 self.chat.drafts.save_now()
             self.engine_thread.written_within(SHUTDOWN_SECONDS)
+            with contextlib.suppress(Exception):
+                self.unsaved.save_or_rescue(self.open_log)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
             time.sleep(2.0)
@@ -288,7 +322,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         """One sentence instead of a traceback with local variables; the details go to the log."""
         if self._ending:
             # What was still on its way may find its place gone; that is no failure.
-            log.info("the screen was left while something was on its way: %s", sys.exception())
+            log.info("the screen was left while something was on its way", exc_info=True)
             self._return_code = self._end_code
         else:
             log.exception("the screen failed")
@@ -303,8 +337,11 @@ class TuiChat(FramedApp, inherit_bindings=False):
             self.run_worker(self._leave(), exit_on_error=False)
 
     async def _leave(self) -> None:
-        self.chat.drafts.close()
-        await asyncio.to_thread(self.engine_thread.written_within, SHUTDOWN_SECONDS)
+        try:
+            self.chat.drafts.close()
+            await asyncio.to_thread(self.engine_thread.written_within, SHUTDOWN_SECONDS)
+        except Exception:
+            log.exception("what was to be written at the end failed")
         self.exit(0)
 
     # ---- the model ----
@@ -505,15 +542,18 @@ def run_app(options: Options) -> int:
         resume=options.resume,
     )
     app.drawable = plain_glyphs.drawable(loaded.config.glyphs)
-    files.start_log()
-    with terminal.stray_output_to(files.log_path()):
+    start_log()
+    with terminal.stray_output_to_log():
         code = app.run(mouse=loaded.config.mouse)
     if app.failed:
         print(f"tui-chat: the screen failed; the log has the details: {files.log_path()}")
-    if app.print_on_exit and code == 0:
-        _print_chat(app.chat.session)
     app.engine_thread.stop()
     app.engine_thread.written_within(SHUTDOWN_SECONDS)
+    for sentence in app.unsaved.save_or_rescue(app.open_log):
+        complain(sentence)
+        code = code or 1
+    if app.print_on_exit and code == 0:
+        _print_chat(app.chat.session)
     if not app.engine_thread.ended_within(THREAD_END_SECONDS):
         # A load or forward pass that cannot be interrupted; everything is on disk by now.
         os._exit(code or 0)

@@ -4,17 +4,18 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.color import ColorSystem
 from rich.console import Console
 from textual.app import App
 
+from tui_chat.log_file import open_log
+
 
 @contextlib.contextmanager
-def stray_output_to(path: Path) -> Iterator[None]:
-    """Keep what native code prints off the screen: file descriptors 1 and 2 go to `path`.
+def stray_output_to_log() -> Iterator[None]:
+    """Keep what native code prints off the screen: file descriptors 1 and 2 go to the log.
 
     Textual draws on `sys.__stderr__` and measures the terminal of `sys.__stdout__`; both keep
     the terminal meanwhile.
@@ -23,7 +24,7 @@ def stray_output_to(path: Path) -> Iterator[None]:
     before = sys.__stdout__, sys.__stderr__
     screen = os.fdopen(screen_fd, "w", encoding="utf-8", errors="backslashreplace")
     try:
-        log_fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        log_fd = open_log()
     except OSError:
         log_fd = os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()

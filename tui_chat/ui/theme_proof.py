@@ -41,8 +41,6 @@ def prove(theme: Theme, name: str) -> None:
     Raises:
         ValueError: one sentence that names the file `name` and what is wrong with it.
     """
-    if not isinstance(theme.name, str) or not theme.name:
-        raise ValueError(f"Theme {name} has no name.")
     try:
         colours = theme.to_color_system().generate()
         variables = {**App().get_css_variables(), **colours, **theme.variables}
@@ -53,9 +51,10 @@ def prove(theme: Theme, name: str) -> None:
         sheet.add_source(own, read_from=("own variables", ""))
         sheet.parse()
     except (TokenError, StylesheetParseError, StyleValueError) as error:
-        raise ValueError(f"Theme {name} has a value that is not a colour or style.") from error
+        sentence = f"Theme {name} has a value that is not a colour or style; it is left out."
+        raise ValueError(sentence) from error
     except (ColorParseError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"Theme {name} cannot be used: {error}") from error
+        raise ValueError(f"Theme {name} cannot be applied; it is left out.") from error
 
 
 def proven_themes(paths: Iterable[Path]) -> tuple[list[Theme], tuple[str, ...]]:

@@ -4,14 +4,15 @@ A file names the colours of `TOKENS`. What it leaves out, and what Textual's own
 is taken from the colours that it has.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
-from tui_chat import files
+from tui_chat import files, settings
+from tui_chat.config import EntryReader, read_toml
 
 DEFAULT_THEME = "tidepool"
 TERMINAL_THEME = "terminal"
@@ -85,6 +86,33 @@ _WIDGETS = {
 """Variables of Textual's widgets, and the token that each one is."""
 
 
+def _colour(value: Any) -> str:
+    try:
+        Color.parse(settings.name(value))
+    except (ColorParseError, ValueError):
+        raise ValueError('a colour such as "#e8b462"') from None
+    return str(value)
+
+
+def _styles(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
+        raise ValueError('a table of colours such as code = "#0d1111"')
+    return dict(value)
+
+
+_CHECKS: Mapping[str, settings.Check] = {
+    **dict.fromkeys([*_FIELDS, "boost"], _colour),
+    "name": settings.name,
+    "dark": settings.truth,
+    "ansi": settings.truth,
+    "luminosity_spread": settings.number(0.0, 1.0),
+    "text_alpha": settings.number(0.0, 1.0),
+    "variables": _styles,
+}
+"""The fields of Textual's `Theme`."""
+_REQUIRED = frozenset({"name", "primary"})
+
+
 def shipped_themes_dir() -> Path:
     """The folder of the themes that come along: inside the wheel, or beside the checkout."""
     package = Path(__file__).parent.parent
@@ -98,12 +126,23 @@ def read_theme(path: Path) -> Theme:
     Raises:
         ValueError: one sentence that names the file and what is wrong with it.
     """
+    name, fate = f"Theme {path.name}", "the theme is left out"
     try:
-        return completed(Theme(**tomllib.loads(path.read_text(encoding="utf-8"))))
+        text = files.read_bytes(path).decode("utf-8")
+        data = read_toml(text, name)
     except OSError as error:
-        raise ValueError(f"Theme {path.name} cannot be read ({error.strerror}).") from error
-    except (ColorParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"Theme {path.name} cannot be used: {error}") from error
+        raise ValueError(f"{name} cannot be read ({error.strerror}); {fate}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 text; {fate}.") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; {fate}.") from error
+    reader = EntryReader(text, name, wrong=fate, unknown=fate)
+    values = reader.take(data, _CHECKS)
+    for missing in sorted(_REQUIRED - data.keys()):
+        reader.complain(missing, "", f"is missing; {fate}")
+    if reader.problems:
+        raise ValueError(reader.problems[0])
+    return completed(Theme(**values))
 
 
 def completed(theme: Theme) -> Theme:
@@ -163,4 +202,4 @@ def shipped_theme_files() -> dict[str, Path]:
 
 def user_theme_files() -> list[Path]:
     """The theme files in the config folder; `theme_proof` reads them."""
-    return sorted((files.config_dir() / "themes").glob("*.toml"))
+    return files.toml_names(files.themes_dir())
