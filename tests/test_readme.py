@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from textual.theme import Theme
 
+from tui_chat.bench.command import BENCHMARKS
 from tui_chat.config import Config, to_toml
 from tui_chat.ui.commands import ACTIONS, GROUPS, key_label
 from tui_chat.ui.theme_proof import prove
@@ -64,6 +65,15 @@ def test_the_themes_and_their_colours_are_those_of_the_program() -> None:
     assert example is not None
     theme = completed(Theme(**tomllib.loads(example.group(1))))
     prove(theme, "README.md")
+
+
+def test_the_rows_of_the_benchmark_are_those_of_the_program() -> None:
+    head = ["| row | what it measures |", "|---|---|"]
+    rows = [
+        f"| `{bench.name}` | {bench.help}{'' if bench.by_default else ' (only when named)'} |"
+        for bench in BENCHMARKS
+    ]
+    assert between("rows: of the benchmark", "/rows") == "\n".join([*head, *rows])
 
 
 @pytest.mark.parametrize("marker", ["run command", "test command"])

@@ -1,6 +1,7 @@
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from tui_chat.bench import run
 from tui_chat.bench.chat import running_chat
@@ -23,9 +25,16 @@ from tui_chat.bench.harness import (
     gain,
     interleave,
 )
-from tui_chat.bench.models import FIRST_OPENER, PASSAGES, passages, prose_vocabulary
+from tui_chat.bench.models import passages
 from tui_chat.bench.soak import Sample, rows_of
 from tui_chat.bench.terminal import Terminal, private_environment
+from tui_chat.bench.vocabulary import (
+    FIRST_OPENER,
+    PASSAGES,
+    as_text,
+    markdown_vocabulary,
+    passage_starts,
+)
 
 KEYS = {"row", "before", "after", "unit", "ratio", "runs", "spread"}
 figures = st.floats(0.001, 1000.0)
@@ -196,13 +205,17 @@ def test_a_model_that_cannot_be_loaded_ends_the_benchmark_with_the_reason(tmp_pa
         chat.wait_for_reply()
 
 
-def test_random_replies_are_made_of_words() -> None:
-    tokens = prose_vocabulary(2000)
-    words = tokens[FIRST_OPENER + PASSAGES :]
-    assert len(set(tokens)) == 2000
+def test_random_replies_are_markdown_of_different_words() -> None:
+    tokens = markdown_vocabulary(8192)
+    assert len(set(tokens)) == len(tokens) == 8192
     assert all(opener.isalpha() for opener in tokens[FIRST_OPENER : FIRST_OPENER + PASSAGES])
-    assert all(word.startswith("Ġ") and word[1].isalpha() for word in words)
-    assert any(word.endswith(".ĊĊ") for word in words)
+    assert all(word.startswith("Ġ") for word in tokens[FIRST_OPENER + PASSAGES :])
+    starts = passage_starts(8192)
+    kinds = Counter(
+        token.type for token in MarkdownIt().parse(as_text(tokens[starts[0] : starts[20]]))
+    )
+    assert min(kinds[kind] for kind in ("fence", "heading_open", "bullet_list_open")) >= 5
+    assert all(as_text([tokens[start - 1]]).endswith(".\n\n") for start in starts[1:])
 
 
 def test_every_reply_of_a_random_model_is_a_passage_of_its_own() -> None:
@@ -223,16 +236,6 @@ def test_the_soak_compares_its_end_with_the_time_after_the_warm_up() -> None:
 def test_a_soak_without_an_end_is_refused() -> None:
     with pytest.raises(BenchError, match="too short"):
         list(rows_of([Sample(25.0, 1, 1)], 100.0, ""))
-
-
-@pytest.mark.slow
-def test_the_first_frame_is_measured_in_a_real_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(["first-frame", "--runs", "1", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
-    assert row["row"] == "first-frame"
-    assert row["before"] > 0 and row["after"] > 0
 
 
 @pytest.mark.slow

@@ -78,6 +78,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
         "screen", "screen", "decode speed in the app, against the same engine headless", False
     ),
+    Benchmark("wire", "wire", "bytes and processor time of a token on the screen", False),
+    Benchmark("key-echo", "key_echo", "a key to its letter during a reply, against idle", False),
+    Benchmark("stalls", "stalls", "what replies that are hard to show hold up", False),
     Benchmark("server", "server", "our client of a server, against a bare reader", False),
     Benchmark("library", "library", "list and search of 5,000 chats, against 50", False),
     Benchmark("open", "open_chat", "opening a chat of 10,000 messages, against one of 10", False),
@@ -119,9 +122,10 @@ def _parser() -> _Parser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Measures tui-chat on this machine: before is the plain way, after is ours.\n"
-        "ratio says how many times better after is; in first-frame, screen, server and soak,\n"
-        "which have no plain way, it is after/before. Both sides run in turn, A B A B; figures\n"
-        "are medians, the ratio is taken round by round, spread is its lowest and highest round.",
+        "ratio says how many times better after is; in the rows of the screen, server\n"
+        "and soak, which have no plain way, it is after/before. Both sides run in turn, A B A B;\n"
+        "figures are medians, the ratio is taken round by round, spread is its lowest and highest\n"
+        "round.",
         epilog=f"rows:\n{rows}",
     )
     parser.add_argument(

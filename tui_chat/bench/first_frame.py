@@ -1,15 +1,21 @@
-"""From the start of the process to the first painted frame: tui-chat against a bare app."""
+"""From the start of the process to the first painted frame: tui-chat against a bare app.
+
+Once with nothing on disk, and once with 5,000 chats whose index is still to be made.
+"""
 
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tui_chat.bench.harness import Report, Row, Setup, compare, interleave
+from tui_chat.bench.library import write_chats
 from tui_chat.bench.terminal import Terminal, private_environment, tui_chat_command
 from tui_chat.types import Mode
 
 RUNS = 5
+CHATS = 5000
 TARGET = 1.5
 BARE_MARKER = "the bare frame"
 APP_MARKER = str(Mode.SPEED)
@@ -30,7 +36,7 @@ Bare().run()
 
 
 def measure(setup: Setup, report: Report) -> Iterator[Row]:
-    """One row: seconds of the bare app before, of tui-chat after.
+    """Two rows: seconds of the bare app before, of tui-chat after.
 
     Raises:
         BenchError: one of the two painted nothing.
@@ -42,7 +48,12 @@ def measure(setup: Setup, report: Report) -> Iterator[Row]:
         command = [*tui_chat_command(), "--mode", str(Mode.SPEED)]
         if setup.model:
             command += ["--model", setup.model]
-        early: list[bool] = []
+        write_chats(folder / "library", CHATS)
+        libraries = {
+            "first-frame": [],
+            f"first-frame, {CHATS:,} chats": ["--data-dir", str(folder / "library")],
+        }
+        early: dict[str, list[bool]] = {row: [] for row in libraries}
         count = 0
 
         def bare() -> float:
@@ -50,17 +61,22 @@ def measure(setup: Setup, report: Report) -> Iterator[Row]:
                 [sys.executable, str(script)], BARE_MARKER, private_environment(folder)
             )
 
-        def app() -> float:
+        def app(row: str) -> float:
             nonlocal count
             count += 1
             env = private_environment(folder / f"home-{count}")
-            return seconds_to(command, APP_MARKER, env, early)
+            return seconds_to([*command, *libraries[row]], APP_MARKER, env, early[row])
 
-        found = interleave({"bare": bare, "tui-chat": app}, setup.runs or RUNS, report)
-    note = f"ratio: after/before, target {TARGET} at most"
-    if early:
-        note += f"; torch was there before the frame in {sum(early)} of {len(early)} starts"
-    yield compare("first-frame", found["bare"], found["tui-chat"], unit="s", note=note)
+        found = interleave(
+            {"bare": bare, **{row: partial(app, row) for row in libraries}},
+            setup.runs or RUNS,
+            report,
+        )
+    for row in libraries:
+        note = f"ratio: after/before, target {TARGET} at most"
+        if starts := early[row]:
+            note += f"; torch was there before the frame in {sum(starts)} of {len(starts)} starts"
+        yield compare(row, found["bare"], found[row], unit="s", note=note)
 
 
 def seconds_to(

@@ -66,7 +66,18 @@ def measure(setup: Setup, report: Report) -> Iterator[Row]:
 
 def _filled(folder: Path, count: int, report: Report) -> ConversationStore:
     """A store of `count` conversations, indexed."""
-    chats = folder / str(count) / "chats"
+    write_chats(folder / str(count), count)
+    store = ConversationStore(folder / str(count), folder / "cache")
+    started = time.perf_counter()
+    store.search(WORD)
+    report(f"index of {count:,} chats: {time.perf_counter() - started:.2f} s")
+    store.summaries()
+    return store
+
+
+def write_chats(data_dir: Path, count: int) -> None:
+    """Write `count` conversations into a new data folder."""
+    chats = data_dir / "chats"
     chats.mkdir(parents=True)
     writer = Writer([*VOCABULARY, WORD])
     for number in range(count):
@@ -77,12 +88,6 @@ def _filled(folder: Path, count: int, report: Report) -> ConversationStore:
             tree.apply(message_record("msg", message))
         data = b"".join(map(encode, tree.records()))
         (chats / f"{header.id}.jsonl").write_bytes(data)
-    store = ConversationStore(chats.parent, folder / "cache")
-    started = time.perf_counter()
-    store.search(WORD)
-    report(f"index of {count:,} chats: {time.perf_counter() - started:.2f} s")
-    store.summaries()
-    return store
 
 
 def _mean(call: Callable[[], object]) -> float:

@@ -1,21 +1,29 @@
-"""Models of random weights in real shapes, whose replies look like prose.
+"""Models of random weights in real shapes, whose replies are Markdown.
 
 The layers are random, but the output head leads from each word to one next word, so a reply is
 a passage of one fixed text, and the draw of its first word decides which. A greedy reply is the
 same however it is computed, no passage repeats itself, and a prompt can hold the reply to come.
 """
 
-import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tui_chat import files
 from tui_chat.bench.harness import BenchError, Report
+from tui_chat.bench.vocabulary import (
+    FIRST_OPENER,
+    LINE_END,
+    PASSAGES,
+    SPECIALS,
+    as_text,
+    markdown_vocabulary,
+    passage_starts,
+)
 
-VERSION = 4
+VERSION = 5
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     # The shape of Qwen2.5-0.5B. Not its type: that brings a tokenizer which splits words.
     "0.5b": {
@@ -45,22 +53,14 @@ SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
 POSITIONS = 4096
 KEPT = ("30m",)
 """A gigabyte would be too much to leave on a disk unasked."""
-SPECIALS = ("<|im_start|>", "<|im_end|>")
-PASSAGES = 32
-"""How many different replies there are."""
 _EMBEDDING_STD = 4.0
 """Beside layers that write values near 1: the word just read must outweigh them in the head."""
 _HEAD_STD = 0.04
 _OTHER_OPENERS = 0.97
-FIRST_OPENER = 256 + len(SPECIALS)
-_LINE_END = "Ċ"
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_ONSETS = ("b", "br", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v")
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea")
-_CODAS = ("", "", "", "n", "r", "s", "l", "t", "nd")
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _build(shape: Mapping[str, Any], folder: Path) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, shape["dtype"]))
     model.to_empty(device="cpu")
-    vocabulary = prose_vocabulary(shape["vocab_size"])
+    vocabulary = markdown_vocabulary(shape["vocab_size"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2:
@@ -131,55 +131,22 @@ def _build(shape: Mapping[str, Any], folder: Path) -> None:
         head[first] = scaled[-1]
         # Openers are alike after the line that opens a reply, so a draw takes any of them; the
         # first stands out by more than rounding, so greedy replies begin with it.
-        head[FIRST_OPENER:first] = scaled[vocabulary.index(_LINE_END)] * _OTHER_OPENERS
+        head[FIRST_OPENER:first] = scaled[vocabulary.index(LINE_END)] * _OTHER_OPENERS
         head[FIRST_OPENER] /= _OTHER_OPENERS
-        for number, start in enumerate(_passage_starts(len(vocabulary))):
+        for number, start in enumerate(passage_starts(len(vocabulary))):
             head[start] += scaled[FIRST_OPENER + number]
     model.generation_config = GenerationConfig(**SAMPLING)
     model.save_pretrained(folder)
     _save_tokenizer(vocabulary, folder)
 
 
-def _passage_starts(size: int) -> range:
-    """Ids of the words that follow the openers in a vocabulary of `size`."""
-    first = FIRST_OPENER + PASSAGES
-    stride = (size - first) // PASSAGES
-    return range(first, first + PASSAGES * stride, stride)
-
-
 def passages(name: str, words: int) -> list[str]:
     """The first `words` words of every reply that the model `name` of `SHAPES` can give."""
-    vocabulary = prose_vocabulary(SHAPES[name]["vocab_size"])
+    vocabulary = markdown_vocabulary(SHAPES[name]["vocab_size"])
     return [
-        vocabulary[FIRST_OPENER + number] + _as_text(vocabulary[start : start + words - 1])
-        for number, start in enumerate(_passage_starts(len(vocabulary)))
+        vocabulary[FIRST_OPENER + number] + as_text(vocabulary[start : start + words - 1])
+        for number, start in enumerate(passage_starts(len(vocabulary)))
     ]
-
-
-def _as_text(tokens: Sequence[str]) -> str:
-    return "".join(tokens).replace("Ġ", " ").replace(_LINE_END, "\n")
-
-
-def prose_vocabulary(size: int) -> list[str]:
-    """`size` different byte-level tokens: 256 bytes, the specials, openers, then words of prose.
-
-    An opener begins a reply, so no space stands before it. One word in nine ends a clause and one
-    in fifteen a sentence, some of them a paragraph.
-    """
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    rng = random.Random(0)
-    tokens = dict.fromkeys((*sorted(ByteLevel.alphabet()), *SPECIALS))
-    while len(tokens) < FIRST_OPENER + PASSAGES:
-        tokens.setdefault("".join(rng.choice(s) for s in (_ONSETS, _VOWELS, _ONSETS)).title())
-    while len(tokens) < size:
-        syllables = rng.choices((1, 2, 3, 4), (3, 5, 3, 1))[0]
-        word = "".join(
-            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables)
-        )
-        ending = rng.choices(("", ",", ".", ".ĊĊ"), (82, 11, 5, 2))[0]
-        tokens.setdefault(f"Ġ{word}{ending}")
-    return list(tokens)
 
 
 def _save_tokenizer(vocabulary: list[str], folder: Path) -> None:

@@ -11,6 +11,16 @@ from tui_chat.types import Message, Role
 _SPACES = "Ġ▁"
 """How byte-level and metaspace vocabularies write the space before a word."""
 _TRIES = 4
+_ENGLISH = (
+    "the of and to in a is that it was for on are as with they be at one have this from by hot "
+    "but what some we can out other were all there when up use your how said an each which their "
+    "time will way about many then them write would like these her long make thing see him two "
+    "has look more day could go come did number sound no most people over know water than call "
+    "first who may down side been now find any new work part take get place made live where after "
+    "back little only round man year came show every good me give our under name very through "
+    "just form sentence great think say help low line differ turn cause much mean before move "
+    "right boy old too same tell does set three want air well also play small end put home read"
+)
 
 
 @dataclass(slots=True)
@@ -53,6 +63,22 @@ class Writer:
                 break
             words = words[: max(1, len(words) * tokens // (found + 1))]
         return " ".join(words)
+
+
+def english(count: int, seed: int = 0) -> str:
+    """`count` common English words in sentences and paragraphs, as prose has them."""
+    chance = random.Random(seed)
+    words = chance.choices(_ENGLISH.split(), k=count)
+    place = 0
+    while place < count:
+        for _ in range(chance.randint(3, 6)):
+            end = min(place + chance.randint(6, 20), count)
+            if place < end:
+                words[place] = words[place].capitalize()
+                words[end - 1] += "."
+            place = end
+        words[min(place, count) - 1] += "\n\n"
+    return " ".join(words).replace("\n\n ", "\n\n").rstrip("\n")
 
 
 def words_of(tokenizer: Any) -> tuple[str, ...]:
