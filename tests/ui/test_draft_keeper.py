@@ -4,8 +4,9 @@ import json
 import threading
 from pathlib import Path
 
+import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
-from test_chat_flow import ask, ready, type_text, until
+from test_chat_flow import ask, command, ready, shown, type_text, until
 from textual.pilot import Pilot
 
 from tui_chat.store.drafts import NEW_CHAT, Draft, Drafts
@@ -17,7 +18,7 @@ def stored(folder: Path) -> list[Draft]:
     found = []
     for path in sorted((folder / "drafts").glob("*.json")):
         record = json.loads(path.read_bytes())
-        found.append(Draft(record["text"], tuple(record["queued"])))
+        found.append(Draft(record["text"], tuple(record["queued"]), tuple(record["files"])))
     return found
 
 
@@ -65,6 +66,37 @@ async def test_a_draft_comes_back_after_a_restart(make_app: MakeApp, tmp_path: P
     async with third.run_test(size=(100, 40)) as pilot:
         await ready(pilot)
         assert third.chat.box.text == ""
+
+
+async def test_attached_files_come_back_after_a_restart_also_in_another_folder(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("to keep\n")
+    monkeypatch.chdir(tmp_path)
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await command(pilot, "/attach notes.txt")
+        kept = Draft("", (), (str(tmp_path / "notes.txt"),))
+        await until(pilot, lambda: stored(tmp_path) == [kept])  # a kill would not lose it either
+        await quit_app(pilot)
+    again = make_app()
+    async with again.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        assert again.chat.desk.attached == ["notes.txt"]
+        await until(pilot, lambda: "+ notes.txt" in shown(again))
+        await type_text(pilot, "look")
+        await quit_app(pilot)
+    monkeypatch.chdir("/")
+    third = make_app()
+    async with third.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        assert third.chat.box.text == "look"
+        await pilot.press("enter")
+        await until(pilot, lambda: len(third.chat.session.conversation.messages) == 2)
+        assert "to keep" in third.chat.session.conversation.messages[0].content
+        await until(pilot, lambda: not stored(tmp_path))
+        assert not third.chat.desk.attached
 
 
 async def test_a_draft_is_written_while_it_is_typed(make_app: MakeApp, tmp_path: Path) -> None:

@@ -27,13 +27,19 @@ def files(folder: Path) -> list[str]:
 def test_a_draft_comes_back_for_its_conversation_alone(folder: Path) -> None:
     held = Drafts(folder).hold(CHAT)
     assert held.saved == Draft()
-    draft = Draft("half a \ud83d thought\n\u2028", ("first", "second"))
+    draft = Draft("half a \ud83d thought\n\u2028", ("first", "second"), ("/a/b.txt",))
     assert held.save(draft)
     held.close()
     assert Drafts(folder).hold(NEW_CHAT).saved == Draft()
     again = Drafts(folder).hold(CHAT)
     assert again.saved == draft
     assert again.saved.joined == "first\n\nsecond\n\nhalf a \ud83d thought\n\u2028"
+
+
+def test_a_draft_of_an_earlier_version_knows_no_files(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / f"{CHAT}.json").write_text('{"text":"old","queued":["one"]}\n', encoding="utf-8")
+    assert Drafts(folder).hold(CHAT).saved == Draft("old", ("one",))
 
 
 def test_an_empty_draft_leaves_no_file(folder: Path) -> None:

@@ -34,6 +34,8 @@ class Draft:
     """What is in the box."""
     queued: tuple[str, ...] = ()
     """Prompts that were to be sent, and still wait."""
+    files: tuple[str, ...] = ()
+    """Paths of the files that were attached."""
 
     @property
     def joined(self) -> str:
@@ -181,7 +183,7 @@ def _locked(path: Path) -> AppendLog | None:
 
 
 def _encoded(draft: Draft) -> bytes:
-    record = {"text": draft.text, "queued": draft.queued}
+    record = {"text": draft.text, "queued": draft.queued, "files": draft.files}
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
@@ -193,7 +195,11 @@ def _decoded(data: bytes) -> Draft | None:
         return None
     if not isinstance(record, dict):
         return None
-    text, queued = record.get("text"), record.get("queued")
-    if not isinstance(text, str) or not isinstance(queued, list):
+    text, queued, files = record.get("text"), record.get("queued"), record.get("files", [])
+    if not isinstance(text, str) or not isinstance(queued, list) or not isinstance(files, list):
         return None
-    return Draft(text, tuple(part for part in queued if isinstance(part, str)))
+    return Draft(text, _texts(queued), _texts(files))
+
+
+def _texts(found: list[object]) -> tuple[str, ...]:
+    return tuple(part for part in found if isinstance(part, str))

@@ -342,11 +342,12 @@ class ChatScreen(Screen[None]):
         typed = self.box.draft if self._session is None else ""
         unsent = self.drafts.switch(conversation, adopt=not typed)
         if not typed:
-            self.box.show_draft(unsent)
+            self.box.show_draft(unsent.text)
         if self._painter is not None:
             self._painter.close()
         self._session, self.busy, self._cancel, self._painter = session, False, None, None
         self._queue.clear()
+        self.desk.attach_again(unsent.files)
         self.settings_changed()
         if conversation.messages:
             load = partial(self._load_earlier, session)
@@ -403,7 +404,7 @@ class ChatScreen(Screen[None]):
         walk = self._walk
         draft = walk.unsent if walk is not None and walk.editing else self.box.draft
         waiting = (*(text for text, _ in self._queue), *self.desk.held)
-        return Draft(draft, waiting)
+        return Draft(draft, waiting, self.desk.files_to_keep)
 
     async def notice(self, line: Line) -> None:
         """A paragraph of news at the end of the page."""
@@ -433,6 +434,7 @@ class ChatScreen(Screen[None]):
         self.desk.count()
 
     @on(TextArea.Changed, "#box")
+    @on(Desk.FilesChanged)
     def _draft_changed(self) -> None:
         self.drafts.changed()
         self.titles.wait()

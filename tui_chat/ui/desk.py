@@ -6,9 +6,11 @@ when the typing pauses.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -59,6 +61,9 @@ class Desk(Vertical):
         def __init__(self, prompt: "PromptSize") -> None:
             super().__init__()
             self.prompt = prompt
+
+    class FilesChanged(UIMessage):
+        """Another file is attached, or one no longer."""
 
     class Refused(UIMessage):
         """A prompt was not sent and is in the box again; one sentence says why."""
@@ -127,12 +132,28 @@ class Desk(Vertical):
     def attach(self, path: str) -> None:
         """Let a file go along with the next prompt."""
         self.attached = list(dict.fromkeys([*self.attached, path]))
+        self.post_message(self.FilesChanged())
         self.count_soon()
 
     def detach(self, index: int | None = None) -> None:
         """Take one attached file out again, or all of them."""
         self.attached = [p for at, p in enumerate(self.attached) if index not in (None, at)]
+        self.post_message(self.FilesChanged())
         self.count_soon()
+
+    @property
+    def files_to_keep(self) -> tuple[str, ...]:
+        """Paths of the attached files, and of those that are being read, for any folder."""
+        going = (going for going in self._outbox if going.session is self._session())
+        paths = dict.fromkeys(chain(*(one.attached for one in going), self.attached))
+        return tuple(path if path.startswith("~") else _absolute(path) for path in paths)
+
+    def attach_again(self, kept: Sequence[str]) -> None:
+        """Attach the files of a draft that was kept, by the paths that are usual in this folder."""
+        here = os.path.join(_absolute(""), "")
+        known = {_absolute(path) for path in self.attached}
+        again = [path.removeprefix(here) for path in kept if _absolute(path) not in known]
+        self.attached = [*again, *self.attached]
 
     def show_hint(self) -> None:
         """Show what fits the moment in the row under the text."""
@@ -342,3 +363,10 @@ class Desk(Vertical):
             since = self._attached.get(going.session.conversation.id, [])
             self._attached[going.session.conversation.id] = going.attached + since
         self.post_message(self.Refused(sentence))
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except OSError:  # the current folder is gone
+        return path

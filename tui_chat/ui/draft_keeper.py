@@ -38,14 +38,13 @@ class DraftKeeper:
         self._timer: Timer | None = None
         self._pause = SAVE_INTERVAL
 
-    def switch(self, conversation: Conversation, *, adopt: bool = True) -> str:
-        """Keep the draft of the conversation that is left; the text that is not sent in the next.
+    def switch(self, conversation: Conversation, *, adopt: bool = True) -> "Draft":
+        """Keep the draft of the conversation that is left; what is not sent in the next.
 
         Without `adopt` what was not sent there before stays on the disk, for another time.
         """
         self.close()
-        self._hold(conversation, adopt=adopt)
-        return _unsent(self._held.saved, conversation) if self._held is not None else ""
+        return _unsent(self._hold(conversation, adopt=adopt).saved, conversation)
 
     def changed(self) -> None:
         """What is not sent has changed; it is written within a second."""
@@ -75,11 +74,12 @@ class DraftKeeper:
         """Remove the oldest drafts when there are many."""
         self._screen.run_worker(asyncio.to_thread(self._drafts().prune), exit_on_error=False)
 
-    def _hold(self, conversation: Conversation, *, adopt: bool) -> None:
+    def _hold(self, conversation: Conversation, *, adopt: bool) -> "HeldDraft":
         from tui_chat.store.drafts import NEW_CHAT
 
         self._is_new = not conversation.messages
         self._held = self._drafts().hold(NEW_CHAT if self._is_new else conversation.id, adopt=adopt)
+        return self._held
 
     def _save_soon(self) -> None:
         self._timer = None
@@ -101,10 +101,14 @@ class DraftKeeper:
             self._pause = max(SAVE_INTERVAL, _WRITE_SHARE * (time.monotonic() - started))
 
 
-def _unsent(draft: "Draft", conversation: Conversation) -> str:
+def _unsent(draft: "Draft", conversation: Conversation) -> "Draft":
     """The draft as one text, without a prompt that was sent just before the process ended."""
+    from tui_chat.chat.attachment import split_attachments
     from tui_chat.store.drafts import Draft
 
     last = next((m.content for m in reversed(conversation.messages) if m.role is Role.USER), None)
+    text, files = draft.text, draft.files
+    if last is not None and text and text in (last, split_attachments(last)[1]):
+        text, files = "", ()
     queued = tuple(part for part in draft.queued if part != last)
-    return Draft("" if draft.text == last else draft.text, queued).joined
+    return Draft(Draft(text, queued).joined, files=files)
