@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tui_chat.bench.faults import FAULTS, PHASES, throw_fault
-from tui_chat.bench.fuzz import damaged, read_damaged, start_among_damaged_files
+from tui_chat.bench.fuzz import start_among_damaged_files
+from tui_chat.bench.fuzz_files import KINDS, damaged, read_config_folder, read_damaged
 
 SEEDS = range(7, 15)
 
@@ -35,8 +36,12 @@ def test_the_program_starts_answers_and_ends_on_damaged_files(seed: int) -> None
 
 @pytest.mark.parametrize("seed", range(5))
 def test_damaged_files_are_read_without_an_unforeseen_error(tmp_path: Path, seed: int) -> None:
-    problems = [read_damaged(tmp_path, seed, number) for number in range(80)]
+    problems = [read_damaged(tmp_path, seed, number) for number in range(12 * len(KINDS))]
     assert not any(problems)
+
+
+def test_damaged_themes_and_presets_are_told_and_left_as_they_are(tmp_path: Path) -> None:
+    assert read_config_folder(tmp_path, 1) == ""
 
 
 @given(data=st.binary(max_size=200), seed=st.integers(0, 2**32))

@@ -180,3 +180,22 @@ async def test_a_screen_is_left_once_however_often_its_key_is_pressed(
         opened.dismiss()
         await until(pilot, lambda: app.screen is app.chat)
         await ask(pilot, "still there?")
+
+
+@pytest.mark.parametrize("way", ["/theme", "/palette", "/chats", "/model", "/help", "/preset"])
+async def test_ctrl_c_leaves_every_screen_and_ctrl_q_the_program(
+    make_app: MakeApp, way: str
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        theme = app.theme
+        for key in ("ctrl+c", "ctrl+q"):
+            await command(pilot, way)
+            await until(pilot, lambda: app.screen is not app.chat)
+            await pilot.press("down", key)
+            if key == "ctrl+c":
+                await until(pilot, lambda: app.screen is app.chat)
+                assert app.theme == theme
+        await until(pilot, lambda: not app.is_running)
+        assert app.return_code == 0

@@ -169,7 +169,9 @@ class ConversationIndex:
                     # The last three: a damaged file may hold any value in any place.
                     if self._path is None:
                         raise
-                    _logger.warning("the index %s cannot be used: %s", self._path, error)
+                    # Not its message: that may repeat what is in the file.
+                    kind = getattr(error, "sqlite_errorname", None) or type(error).__name__
+                    _logger.warning("the index %s cannot be used: %s", self._path, kind)
                     self.close()
                     if made_anew or not self._remove(error):
                         self._path = None

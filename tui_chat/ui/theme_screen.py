@@ -45,6 +45,7 @@ class ThemeScreen(LeftOnce[str | None], ModalScreen[str | None]):
     # Priority: the field would else take these for editing.
     BINDINGS = [
         Binding("escape", "back", "back", priority=True),
+        Binding("ctrl+c", "back", show=False, priority=True),
         Binding("up", "move(-1)", show=False, priority=True),
         Binding("down", "move(1)", show=False, priority=True),
         Binding("pageup", "page(-1)", show=False, priority=True),
