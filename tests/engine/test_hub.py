@@ -193,6 +193,8 @@ class FakeHub(http.server.ThreadingHTTPServer):
         self.sizes: dict[str, int] = {}
         """What the hub says of the size of a file, where that is not true."""
         self.sent: list[str] = []
+        self.silent: threading.Event | None = None
+        """Nothing is answered before it is set."""
 
 
 class _Requests(http.server.BaseHTTPRequestHandler):
@@ -213,6 +215,8 @@ class _Requests(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         files = sorted(self.server.folder.iterdir())
+        if self.server.silent is not None:
+            self.server.silent.wait()
         if self.server.refusal:
             status, code = self.server.refusal
             self.answer(status, b"<html>log in</html>", X_Error_Code=code)
@@ -262,9 +266,9 @@ from tui_chat.types import LoadProgress, ModelSpec
 cancel = threading.Event()
 fractions = []
 def watch(progress):
+    if STOP and progress.stage == STOP: cancel.set()
     if progress.fraction is not None:
         fractions.append(progress.fraction)
-        if STOP: cancel.set()
 try:
     print(hub.resolve_model(ModelSpec("org/name"), watch, cancel))
     print(fractions == sorted(fractions), fractions[-1])
@@ -273,13 +277,29 @@ except base.EngineError as error:
 """
 
 
-def download(hub: FakeHub, home: Path, *, stop: bool = False, **env: str) -> list[str]:
+LOOK_UP = """
+import threading
+import tui_chat.engine
+from tui_chat.engine import base, hub_lookup
+cancel = threading.Event()
+if STOP: cancel.set()
+try:
+    model = hub_lookup.look_up("org/name", cancel)
+    print(model.download_bytes, model.checkpoint.weights_bytes, model.checkpoint.parameters)
+except base.EngineError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def download(
+    hub: FakeHub, home: Path, *, stop: str = "", code: str = DOWNLOAD, **env: str
+) -> list[str]:
     environment = {**os.environ, "HF_HOME": str(home), **env}
     environment["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
     environment["PYTHONPATH"] = str(Path(tui_chat.__file__).parents[1])
     del environment["HF_HUB_OFFLINE"]
     done = subprocess.run(
-        [sys.executable, "-c", f"STOP = {stop}\n{DOWNLOAD}"],
+        [sys.executable, "-c", f"STOP = {stop!r}\n{code}"],
         env=environment,
         capture_output=True,
         text=True,
@@ -300,11 +320,42 @@ def test_model_is_downloaded_with_progress_and_then_works_offline(
 
 
 def test_cancelled_download_ends_and_a_second_one_completes(hub: FakeHub, tmp_path: Path) -> None:
-    assert download(hub, tmp_path / "home", stop=True) == [
+    assert download(hub, tmp_path / "home", stop="downloading") == [
         "LoadCancelled The download of org/name was cancelled; files that were finished are kept."
     ]
     assert cached_snapshot("org/name", None, tmp_path / "home" / "hub") is None
     assert download(hub, tmp_path / "home")[1] == "True 1.0"
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for_on_cancel(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    hub.silent = threading.Event()
+    try:
+        (line,) = download(hub, tmp_path / "home", stop="asking the hub")
+    finally:
+        hub.silent.set()
+    assert line.startswith("LoadCancelled The download of org/name was cancelled")
+
+
+def test_the_hub_tells_what_a_model_is_and_nothing_large_is_downloaded(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    total = sum(f.stat().st_size for f in hub.folder.iterdir() if f.suffix != ".bin")
+    weights = (hub.folder / "model.safetensors").stat().st_size
+    (line,) = download(hub, home, code=LOOK_UP)
+    assert line == f"{total} {weights} {weights // 2}"
+    assert hub.sent == ["config.json"]
+    (hub.folder / "config.json").write_text('{"model_type": "x", "auto_map": {"a": "b.py"}}')
+    (line,) = download(hub, tmp_path / "other", code=LOOK_UP)
+    assert line.startswith("LoadError org/name/config.json wants to run its own Python code")
+    hub.silent = threading.Event()
+    try:
+        (line,) = download(hub, tmp_path / "third", code=LOOK_UP, stop="at once")
+    finally:
+        hub.silent.set()
+    assert line == "LoadCancelled org/name is not asked for any more."
 
 
 def test_files_that_were_finished_are_not_downloaded_again(hub: FakeHub, tmp_path: Path) -> None:

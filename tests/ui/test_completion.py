@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
 from test_chat_flow import ask, command, ready, shown, told, type_text, until
+from test_model_screen import save_model
 from textual.pilot import Pilot
 
+from tui_chat.config import Config
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.commands import ACTIONS, TYPING_ACTIONS
 from tui_chat.ui.completion_list import ROWS, CompletionList
@@ -131,6 +133,20 @@ async def test_enter_takes_a_begun_argument_but_not_one_that_was_not_begun(
         await pilot.press("down", "enter")
         await pilot.pause()
         assert app.chat.mode == "speed"
+
+
+async def test_the_models_of_the_folders_of_the_config_are_offered(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_model(tmp_path / "models" / "Small-Instruct")
+    app = make_app(config=Config(model_dirs=("~/models",)))
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "/model small")
+        await offers(pilot, "~/models/Small-Instruct")
+        await pilot.press("tab")
+        assert app.chat.box.text == "/model ~/models/Small-Instruct"
 
 
 async def test_a_chat_is_opened_by_its_title(make_app: MakeApp) -> None:

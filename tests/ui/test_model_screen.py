@@ -1,5 +1,6 @@
 import json
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,7 +13,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tui_chat.config import Config
+from tui_chat.engine.checkpoint import read_checkpoint
 from tui_chat.engine.hardware import Device, Hardware
+from tui_chat.engine.hub_lookup import HubModel
 from tui_chat.types import Precision
 from tui_chat.ui import themes
 from tui_chat.ui.model_rows import ModelChoice, ModelRow, RungFit, find_models, with_rungs
@@ -297,13 +300,49 @@ async def test_a_typed_name_or_folder_is_taken_as_it_is(cache: Path, typed: str,
         await pilot.pause()
         assert kind in next(line for line in rows(pilot) if "▌" in line)
         await pilot.press("enter")
+        if kind == "hub":  # which cannot be asked here; Enter tries it nevertheless
+            await until(pilot, lambda: "HF_HUB_OFFLINE is set" in flowing(pilot))
+            assert app.chosen == []
+            await pilot.press("enter")
         await until(pilot, lambda: app.chosen == [typed])
 
 
-async def test_a_name_can_be_taken_before_the_list_is_read(cache: Path) -> None:
+async def test_the_hub_is_asked_before_anything_is_downloaded(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(cache / "elsewhere", 4_000_000_000, WITH_CACHE)
+    checkpoint = read_checkpoint(cache / "elsewhere")
+    answer = threading.Event()
+
+    def look_up(name: str, cancel: threading.Event) -> HubModel:
+        answer.wait()
+        return HubModel(checkpoint, 8 * GB, 900 * GB)
+
+    monkeypatch.setattr("tui_chat.engine.hub_lookup.look_up", look_up)
+    app = Host()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: bool(row(pilot, "Org/Vast-Instruct")))
+        await pilot.press(*"gpt2")
+        await until(pilot, lambda: "Enter ask the hub" in flowing(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: "Asking the hub" in flowing(pilot))
+        await pilot.press("enter")
+        answer.set()
+        await until(pilot, lambda: "Enter downloads 8.0 GB (of 900.0 GB" in flowing(pilot))
+        assert "8.0 GB" in row(pilot, "gpt2")
+        assert "4.0 B · window 32,768" in flowing(pilot)
+        await until(pilot, lambda: "KV cache" in flowing(pilot))
+        assert app.chosen == []
+        await pilot.press("enter")
+        await until(pilot, lambda: app.chosen == ["gpt2"])
+
+
+async def test_a_name_can_be_asked_for_before_the_list_is_read(cache: Path) -> None:
     app = Host()
     async with app.run_test() as pilot:
         await pilot.press(*"gpt2", "enter")
+        await until(pilot, lambda: "HF_HUB_OFFLINE is set" in flowing(pilot))
+        await pilot.press("enter")
         await until(pilot, lambda: app.chosen == ["gpt2"])
 
 

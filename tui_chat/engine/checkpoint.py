@@ -81,7 +81,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     _check_files(folder)
     config = read_json(folder / "config.json")
-    _check_config(folder, config)
+    check_config(folder, config)
     shards = weight_files(folder)
     if not _has_tokenizer(folder):
         raise LoadError(f"{folder} has no tokenizer (tokenizer.json); download the model again.")
@@ -107,7 +107,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         parameters=parameters,
         embedding_parameters=embedding,
         dtype=max(stored, key=lambda dtype: stored[dtype], default=""),
-        quantization=_quantization(config),
+        quantization=quantization_of(config),
         whole_blocks=whole_blocks,
     )
     layers = checkpoint.text_config.get("num_hidden_layers")
@@ -141,7 +141,12 @@ def _check_files(folder: Path) -> None:
         raise LoadError(f"{folder} cannot be read ({error.strerror}).") from None
 
 
-def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
+def check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what is no chat model, and what wants to run code of its own.
+
+    Raises:
+        LoadError: one sentence that names the file.
+    """
     path = folder / "config.json"
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
         raise LoadError(f"{folder} is not a chat model: config.json lacks model_type.")
@@ -259,7 +264,8 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
         raise damaged
 
 
-def _quantization(config: Mapping[str, Any]) -> str:
+def quantization_of(config: Mapping[str, Any]) -> str:
+    """The method that the weights are already quantised with, or an empty text."""
     found = config.get("quantization_config")
     if not isinstance(found, Mapping):
         return ""

@@ -10,9 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from huggingface_hub import constants
 
@@ -26,6 +28,11 @@ from tui_chat.engine.checkpoint import (
 )
 from tui_chat.engine.faults import causes, first_line
 from tui_chat.types import LoadProgress, ModelSpec
+
+if TYPE_CHECKING:
+    from huggingface_hub import DryRunFileInfo
+
+T = TypeVar("T")
 
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
@@ -178,19 +185,67 @@ def _download(
     on_progress: OnProgress,
     cancel: threading.Event,
 ) -> Path:
-    if constants.is_offline_mode():
-        raise LoadError(
-            f"{name} is not on this machine and HF_HUB_OFFLINE is set; unset it to download."
-        )
+    check_online(name)
     on_progress(LoadProgress("asking the hub", detail=name))
+    cancelled = LoadCancelled(_CANCELLED.format(name))
     try:
-        return _fetch(name, revision, cache_dir, on_progress, cancel)
+        fetch = partial(_fetch, name, revision, cache_dir, on_progress, cancel)
+        return unless_cancelled(fetch, cancel, cancelled)
     except EngineError:
         raise
     except Exception as error:
         if cancel.is_set():
-            raise LoadCancelled(_CANCELLED.format(name)) from None
+            raise cancelled from None
         raise LoadError(download_failure(error, name, revision)) from error
+
+
+def check_online(name: str) -> None:
+    """Refuse to ask the hub for `name` where the user wants no network.
+
+    Raises:
+        LoadError: one sentence.
+    """
+    if constants.is_offline_mode():
+        raise LoadError(
+            f"{name} is not on this machine and HF_HUB_OFFLINE is set; unset it to download."
+        )
+
+
+def listed_files(name: str, revision: str | None, cache_dir: Path) -> "list[DryRunFileInfo]":
+    """The files that a download of `name` consists of; the hub is asked, nothing is downloaded.
+
+    Raises:
+        LoadError: none of them has weights that can be loaded.
+        Exception: whatever the network does; see `download_failure`.
+    """
+    from huggingface_hub import snapshot_download  # half a second of imports
+
+    files = snapshot_download(
+        name, revision=revision, dry_run=True, cache_dir=cache_dir, allow_patterns=_PATTERNS
+    )
+    if not any(file.filename.endswith(".safetensors") for file in files):
+        raise LoadError(f"{name} has no safetensors weights; choose another model.")
+    return files
+
+
+def unless_cancelled(call: Callable[[], T], cancel: threading.Event, cancelled: LoadCancelled) -> T:
+    """The result of `call`; on cancel it is left to end by itself, and `cancelled` is raised.
+
+    A hub that does not answer would else be waited for.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="hub", daemon=True).start()
+    while not wait([result], timeout=0.1).done:
+        if cancel.is_set():
+            raise cancelled
+    return result.result()
 
 
 def _fetch(
@@ -204,11 +259,10 @@ def _fetch(
     from huggingface_hub import snapshot_download
     from tqdm.std import tqdm
 
-    place: dict[str, Any] = {"cache_dir": cache_dir, "allow_patterns": _PATTERNS}
-    files = snapshot_download(name, revision=revision, dry_run=True, **place)
+    files = listed_files(name, revision, cache_dir)
+    if cancel.is_set():
+        raise LoadCancelled(_CANCELLED.format(name))
     needed = sum(file.file_size or 0 for file in files if file.will_download)
-    if not any(file.filename.endswith(".safetensors") for file in files):
-        raise LoadError(f"{name} has no safetensors weights; choose another model.")
     _check_disk(cache_dir, name, needed)
     report = DownloadMeter(on_progress, name, needed)
 
@@ -229,7 +283,9 @@ def _fetch(
             if self.bytes:
                 report(self.n)
 
-    folder = snapshot_download(name, revision=revision, tqdm_class=Bar, **place)
+    folder = snapshot_download(
+        name, revision=revision, cache_dir=cache_dir, allow_patterns=_PATTERNS, tqdm_class=Bar
+    )
     return Path(folder)
 
 
@@ -279,11 +335,13 @@ class DownloadMeter:
         return f" · {per_second / 1e6:.1f} MB/s" + (f" · {time_left} left" if left else "")
 
 
+def existing_parent(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def _check_disk(cache_dir: Path, name: str, needed: int) -> None:
-    place = cache_dir
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing_parent(cache_dir)).free
     if needed + _SPARE_BYTES > free:
         raise LoadError(
             f"{name} needs {as_gigabytes(needed)} of disk but only {as_gigabytes(free)} is free"

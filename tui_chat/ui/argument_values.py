@@ -62,9 +62,12 @@ def _settings(app: "TuiChat") -> list[Value]:
 def _models(app: "TuiChat") -> list[Value]:
     from tui_chat.engine.hub import installed_models
     from tui_chat.ui.ink import gigabytes
+    from tui_chat.ui.model_rows import model_folders, with_tilde
 
-    servers = [(name, "server") for name in app.loaded.config.servers]
-    return [*((m.name, gigabytes(m.size_bytes)) for m in installed_models()), *servers]
+    config = app.loaded.config
+    models = installed_models(None, model_folders(config.model_dirs))
+    servers = [(name, "server") for name in config.servers]
+    return [*((with_tilde(m.name), gigabytes(m.size_bytes)) for m in models), *servers]
 
 
 def _presets() -> list[Value]:

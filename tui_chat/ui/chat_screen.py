@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DOWNLOAD_STAGES = ("asking the hub", "downloading")
+
 
 class ChatScreen(Screen[None]):
     """One conversation: messages, input box, status bar."""
@@ -269,7 +271,7 @@ class ChatScreen(Screen[None]):
     @property
     def downloads(self) -> bool:
         """Whether a model is being downloaded, which may take hours and can be cancelled."""
-        return self.load_progress is not None and self.load_progress.stage == "downloading"
+        return self.load_progress is not None and self.load_progress.stage in DOWNLOAD_STAGES
 
     async def model_ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""

@@ -1,8 +1,10 @@
 """The models there are to choose from, and what each needs against what is free."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from tui_chat.servers import model_name
@@ -77,7 +79,15 @@ class ModelRow:
     trouble: str = ""
     """Why its server does not tell its models, or its folder is not there; one sentence."""
     checkpoint: "Checkpoint | None" = None
-    """What its files say, for a model on this machine."""
+    """What its files say, as far as they are known."""
+    download_bytes: int = 0
+    """What has to be downloaded of it; for a model of the hub that was asked for."""
+    disk_free_bytes: int = 0
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the hub has to be asked first what it is."""
+        return self.source == "hub" and self.checkpoint is None and not self.trouble
 
     @property
     def best(self) -> RungFit | None:
@@ -108,6 +118,17 @@ class ModelRow:
         return " · ".join([*facts, *([f"window {self.window:,}"] if self.window else [])])
 
 
+def model_folders(model_dirs: Sequence[str]) -> list[Path]:
+    """The folders of the config in which models are looked for."""
+    return [Path(folder).expanduser().absolute() for folder in model_dirs]
+
+
+def with_tilde(name: str) -> str:
+    """A path as people write it: with "~" for the user's home."""
+    home = os.path.expanduser("~")
+    return f"~{name[len(home) :]}" if name.startswith(f"{home}{os.sep}") else name
+
+
 def find_models(
     model_dirs: Sequence[str] = (), held: tuple[str, MemoryUse] | None = None
 ) -> tuple[list[ModelRow], list[str], "Hardware | None"]:
@@ -120,7 +141,7 @@ def find_models(
     from tui_chat.engine.hardware import cpu_device, known_hardware
     from tui_chat.engine.hub import installed_models
 
-    folders = [Path(folder).expanduser().absolute() for folder in model_dirs]
+    folders = model_folders(model_dirs)
     rows = [
         ModelRow(model.name, model.source, checkpoint=model.checkpoint)
         for model in installed_models(None, folders)
@@ -151,6 +172,24 @@ def folder_model(name: str) -> ModelRow:
         return ModelRow(name, "folder", checkpoint=read_checkpoint(folder))
     except (EngineError, OSError, RuntimeError) as error:
         return ModelRow(name, "folder", trouble=str(error))
+
+
+def hub_model(name: str, cancel: Event) -> ModelRow:
+    """The row of a model that the hub was asked for; it waits for the network."""
+    from tui_chat.engine.base import EngineError
+    from tui_chat.engine.hub_lookup import look_up
+
+    try:
+        found = look_up(name, cancel)
+    except EngineError as error:
+        return ModelRow(name, "hub", trouble=str(error))
+    return ModelRow(
+        name,
+        "hub",
+        checkpoint=found.checkpoint,
+        download_bytes=found.download_bytes,
+        disk_free_bytes=found.disk_free_bytes,
+    )
 
 
 def server_models(server: ServerSpec, is_cancelled: Callable[[], bool]) -> list[ModelRow]:
@@ -222,14 +261,12 @@ def told_of(model: ModelRow, rung: RungFit | None, *, forced: bool, frees: bool)
     """
     if model.trouble or model.note:
         return model.trouble or model.note
-    if model.source == "hub":
-        return (
-            "Enter downloads it and loads it. Disk space is checked before, Ctrl+C or /stop "
-            "cancels, and files that are finished are kept."
-        )
+    if model.is_unknown:
+        return "Enter asks the hub for its size and what it needs; nothing large is downloaded yet."
+    told = _download(model) if model.source == "hub" else []
     if not model.rungs:
-        return ""
-    told = _costs(rung) if rung is not None else _shortage(model)
+        return " ".join(told)
+    told += _costs(rung, downloads=bool(told)) if rung is not None else _shortage(model)
     reasons = dict.fromkeys(rung.obstacle for rung in model.rungs if rung.obstacle)
     for reason in reasons:
         labels = ", ".join(rung.label for rung in model.rungs if rung.obstacle == reason)
@@ -243,14 +280,24 @@ def told_of(model: ModelRow, rung: RungFit | None, *, forced: bool, frees: bool)
     return " ".join(told)
 
 
-def _costs(rung: RungFit) -> list[str]:
+def _download(model: ModelRow) -> list[str]:
+    needed, free = gigabytes(model.download_bytes), gigabytes(model.disk_free_bytes)
+    if model.download_bytes > model.disk_free_bytes:
+        return [f"It needs {needed} of disk, of which {free} is free."]
+    return [
+        f"Enter downloads {needed} (of {free} of disk that is free) and loads it.",
+        "Ctrl+C or /stop cancels; files that are finished are kept.",
+    ]
+
+
+def _costs(rung: RungFit, *, downloads: bool) -> list[str]:
     sizes = [
         f"weights {gigabytes(rung.weights_bytes)}",
         f"KV cache {gigabytes(rung.cache_bytes)} for {rung.cache_tokens:,} tokens",
     ]
     if rung.workspace_bytes:
         sizes.append(f"workspace {gigabytes(rung.workspace_bytes)}")
-    head = f"Enter loads it in {rung.label}"
+    head = f"It is loaded in {rung.label}" if downloads else f"Enter loads it in {rung.label}"
     if rung.short_bytes:
         head = f"{rung.label} is {gigabytes(rung.short_bytes)} short"
     told = [f"{head}: {', '.join(sizes)}."]

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,9 +28,11 @@ from tui_chat.ui.model_rows import (
     RungFit,
     find_models,
     folder_model,
+    hub_model,
     server_models,
     told_of,
     with_rungs,
+    with_tilde,
 )
 from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits
 
@@ -104,7 +105,10 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
         self._rung_of: dict[str, tuple[Precision, str]] = {}
         """Precision and device that were chosen, by the name of the model."""
         self._models: list[ModelRow] = []
-        self._typed_folder: ModelRow | None = None
+        self._looked_at: dict[str, ModelRow] = {}
+        """Typed folders that were looked into, and names that the hub was asked for."""
+        self._asked: set[str] = set()
+        """Names that the hub is being asked for."""
         self._shown: list[ModelRow] = []
         self._free: list[str] = []
         self._loaded = False
@@ -163,10 +167,11 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
 
     def _estimate(self) -> None:
         """Work out anew what each model needs for the window that is chosen."""
-        device = self._config.device
-        self._models = [
-            with_rungs(model, self._hardware, device, self._window) for model in self._models
-        ]
+        self._models = [self._estimated(model) for model in self._models]
+        self._looked_at = {name: self._estimated(row) for name, row in self._looked_at.items()}
+
+    def _estimated(self, model: ModelRow) -> ModelRow:
+        return with_rungs(model, self._hardware, self._config.device, self._window)
 
     @property
     def _typed(self) -> str:
@@ -174,7 +179,6 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
 
     @on(Input.Changed, "#model-find")
     def _typed_more(self) -> None:
-        self._typed_folder = None
         typed = self._typed
         if typed and _kind(typed) == "folder":
             self.run_worker(self._look_into(typed), group="folder", exclusive=True)
@@ -184,7 +188,17 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
         await asyncio.sleep(0.2)  # until the path is typed, most likely
         row = await asyncio.to_thread(folder_model, typed)
         if self._typed == typed and self.is_mounted:
-            self._typed_folder = with_rungs(row, self._hardware, self._config.device, self._window)
+            self._looked_at[typed] = self._estimated(row)
+            self._show_rows(keep=True)
+
+    async def _ask_hub(self, name: str) -> None:
+        """Ask the hub for a name, so that it is known what Enter would download."""
+        self._asked.add(name)
+        self._show_detail()
+        row = await asyncio.to_thread(hub_model, name, self._left)
+        if not self._left.is_set():
+            self._asked.remove(name)
+            self._looked_at[name] = self._estimated(row)
             self._show_rows(keep=True)
 
     def _show_rows(self, *, keep: bool = False) -> None:
@@ -196,13 +210,13 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
         highlighted = self._shown[self._rows.highlighted].name if keep and self._shown else ""
         path = expand_model(typed)
         self._shown = [
-            model
+            self._looked_at.get(model.name, model)
             for model in self._models
             if model.name == path or holds(fold(model.name), words_of(typed))
         ]
         names = [model.name for model in self._shown]
         if typed and path not in names:
-            self._shown.append(self._typed_folder or ModelRow(typed, _kind(typed)))
+            self._shown.append(self._looked_at.get(typed) or ModelRow(typed, _kind(typed)))
             names.append(typed)
         # A whole name or path is meant as it is typed, also where a longer name holds it.
         wanted = path if path in names else typed
@@ -243,7 +257,7 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
     @on(RowList.Highlighted)
     def _show_detail(self) -> None:
         model, rung = self._highlighted, self._chosen_rung
-        name = one_line(_home(model.name), 200) if model is not None else ""
+        name = one_line(with_tilde(model.name), 200) if model is not None else ""
         facts = model.facts if model is not None else ""
         self.query_one("#model-name", OneLine).show(
             [[("hi", name)]], [[("m", facts)], [("m", facts.partition(" · ")[0])], []]
@@ -251,12 +265,16 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
         self.query_one(FitBars).show(model, rung)
         forced = (self._rung or self._config.precision) is not None
         told = told_of(model, rung, forced=forced, frees=self._held is not None) if model else ""
+        if model is not None and model.name in self._asked:
+            told = "Asking the hub… Esc goes back."
         self.query_one("#model-note", InkText).show([("m", told)])
         self._show_keys()
 
     def _show_keys(self) -> None:
         window = f"{self._window:,}" if self._window else "the model's"
-        enter: Line = (("k", "Enter"), ("m", " load"))
+        model = self._highlighted
+        asks = model is not None and model.is_unknown
+        enter: Line = (("k", "Enter"), ("m", " ask the hub" if asks else " load"))
         keys: Line = (("m", " · "), ("k", "F5"), ("m", f" window: {window} · "), ("k", "F6"))
         unload: Line = (("m", " · "), ("k", "F7"), ("m", " unload")) if self._is_loaded else ()
         left: list[Line] = [
@@ -273,11 +291,6 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
         larger = [size for size in WINDOWS if (self._window or 0) < size < most]
         self._window = larger[0] if larger else None
         self._estimate()
-        if self._typed_folder is not None:
-            device = self._config.device
-            self._typed_folder = with_rungs(
-                self._typed_folder, self._hardware, device, self._window
-            )
         self._show_rows(keep=True)
 
     def action_rung(self) -> None:
@@ -307,7 +320,10 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
     @on(Input.Submitted)
     def _choose(self) -> None:
         model = self._highlighted
-        if model is None:
+        if model is None or model.name in self._asked:
+            return
+        if model.is_unknown:
+            self.run_worker(self._ask_hub(model.name), group="hub", exit_on_error=False)
             return
         precision, device = self._rung or (self._config.precision, self._config.device)
         self.dismiss(ModelChoice(model.name, precision, device, self._window))
@@ -324,12 +340,6 @@ def _kind(name: str) -> str:
     path = Path(name)
     is_path = name.startswith(("/", "~", ".")) or name.count("/") > 1 or path.exists()
     return "folder" if is_path else "hub"
-
-
-def _home(name: str) -> str:
-    """A path as people write it: with "~" for the user's home."""
-    home = os.path.expanduser("~")
-    return f"~{name[len(home) :]}" if name.startswith(f"{home}{os.sep}") else name
 
 
 def _cells(
@@ -359,7 +369,7 @@ def _paint_row(
     elif model.rungs:
         state, state_word = "does not fit", "warn"
     size = gigabytes(model.size_bytes) if model.size_bytes else ""
-    texts = (model.source, one_line(_home(model.name), 200), size, state)
+    texts = (model.source, one_line(with_tilde(model.name), 200), size, state)
     word = "hi" if highlighted else ""
     parts: list[Part] = []
     cells = _cells(width, texts, "name", state_word)
