@@ -46,6 +46,19 @@ def test_a_paste_that_never_ends_does_not_take_the_keyboard(start: Start) -> Non
     assert terminal.exit_code() == 0
 
 
+def test_a_sign_right_behind_esc_is_typed_and_alt_enter_is_a_new_line(
+    start: Start, home: Path
+) -> None:
+    terminal = start()
+    terminal.type("one")
+    terminal.type("\x1bx\x1b/\x1b\x1bé\x1b\r")  # at once, as over a slow connection
+    terminal.type("two")
+    terminal.shows("two")
+    terminal.type("\r")
+    terminal.shows("It has two paragraphs.")
+    assert prompts(home) == ["onex/é\ntwo"]
+
+
 def test_an_end_inside_a_paste_neither_quits_nor_sends(start: Start, home: Path) -> None:
     terminal = start()
     send(terminal, PASTE + b"harmless" + END + b"\x11\rmore" + END)

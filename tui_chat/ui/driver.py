@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 URGENT_SECONDS = 0.25
 """For this long after a key the frames of a slow connection are not held back."""
+_INTRODUCERS = "[]OP_^"
+"""What follows the Esc of a sequence of the terminal, which may be one that nobody knows."""
 SYNC_START, SYNC_END = "\x1b[?2026h", "\x1b[?2026l"
 LONG_FRAME = 500
 """Characters from which on a frame is marked, so that the terminal shows it at once."""
@@ -87,6 +89,28 @@ class _Writer(_writer_thread.WriterThread):
         if not self.dead and self.is_alive():
             self._queue.put(None)
             self.join(2.0)
+
+
+class KeyParser(XTermParser):
+    """Textual's parser, for which Esc and a sign behind it are both pressed, however quickly.
+
+    A terminal sends Alt and the sign in the same way; only what the app has keys for is that.
+    """
+
+    def __init__(self, has_key: Callable[[str], bool], debug: bool = False) -> None:
+        self._has_key = has_key
+        super().__init__(debug)
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
+        keys = list(super()._sequence_to_key_events(sequence))
+        escape, sign = sequence[:1], sequence[1:]
+        if keys or escape != "\x1b" or len(sign) != 1 or sign in _INTRODUCERS:
+            return keys
+        keys = list(super()._sequence_to_key_events(sign))
+        with_alt = [f"alt+{key.key}" for key in keys]
+        if any(self._has_key(key) for key in with_alt):
+            return [events.Key(key, None) for key in with_alt]
+        return [events.Key("escape", escape), *keys]
 
 
 class SafeDriver(linux_driver.LinuxDriver):
@@ -176,7 +200,7 @@ class SafeDriver(linux_driver.LinuxDriver):
                 return
         from tui_chat.ui.bracketed_paste import Paste, PasteSplitter  # not before the first frame
 
-        parser, splitter = XTermParser(self._debug), PasteSplitter()
+        parser, splitter = KeyParser(self._has_key, self._debug), PasteSplitter()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
@@ -200,6 +224,9 @@ class SafeDriver(linux_driver.LinuxDriver):
                         # Textual takes an empty text, such as half a character is, for the end.
                         self._process(parser.feed(text))
                 self._process(parser.tick())
+
+    def _has_key(self, key: str) -> bool:
+        return any(key in action.keys for action in getattr(self._app, "actions", ()))
 
     def _process(self, messages: Iterable[Message]) -> None:
         for message in messages:
