@@ -4,7 +4,8 @@ Textual draws such a row anew, cell by cell, for every container that lies under
 """
 
 from textual.containers import Vertical
-from textual.geometry import Region
+from textual.geometry import Region, Size
+from textual.reactive import Reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -18,10 +19,20 @@ def blank_rows(widget: Widget, crop: Region) -> list[Strip]:
     return [strip] * crop.height
 
 
+def measured_size() -> Reactive[Size]:
+    """The `virtual_size` of a widget that says by itself when its place has to change.
+
+    Textual asks for a second layout of the screen whenever the first one has measured a new size.
+    """
+    return Reactive(Size(0, 0), layout=False, repaint=False)
+
+
 class Ground(Vertical):
     """A container that is as high as what it holds."""
 
     DEFAULT_CSS = "Ground { height: auto; }"
+
+    virtual_size = measured_size()
 
     def render_lines(self, crop: Region) -> list[Strip]:
         styles = self.styles

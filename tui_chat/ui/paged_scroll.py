@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.containers import VerticalScroll
+from textual.geometry import Size
 from textual.layout import WidgetPlacement
 from textual.scrollbar import ScrollBar
 from textual.widget import Widget
@@ -49,6 +50,17 @@ class PagedScroll(VerticalScroll, can_focus=False):
         self._goes_down = new_value > old_value
         if new_value <= 0 or self._window.gap:
             self.call_after_refresh(self._look_around)
+
+    def _size_updated(
+        self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
+    ) -> bool:
+        """Spare the second layout that Textual makes for a new height: the first one of a page
+        that grows at its end, and whose end is followed, has scrolled it already."""
+        is_followed = self._anchored and not self._anchor_released and self.show_vertical_scrollbar
+        grows = virtual_size.height >= self.virtual_size.height > container_size.height
+        if is_followed and grows and (size, container_size) == (self._size, self._container_size):
+            layout = False
+        return super()._size_updated(size, virtual_size, container_size, layout)
 
     def process_layout(self, placements: list[WidgetPlacement]) -> list[WidgetPlacement]:
         """What comes or goes above the held view does not move it; see `Widget.process_layout`."""

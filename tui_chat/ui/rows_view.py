@@ -15,6 +15,7 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
+from tui_chat.ui.ground import measured_size
 from tui_chat.ui.markdown_layout import EDGE, lay_out
 from tui_chat.ui.markdown_pieces import MarkdownPieces, Piece, gap_between
 from tui_chat.ui.row_hits import Spans, hits_in_rows
@@ -88,6 +89,8 @@ class RowsView(Widget):
     """
 
     DEFAULT_CSS = "RowsView { width: 1fr; height: auto; }"
+
+    virtual_size = measured_size()
 
     def __init__(
         self,
