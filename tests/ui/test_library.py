@@ -439,3 +439,11 @@ async def test_every_row_stays_on_one_line_at_any_width(
         await until(pilot, lambda: len(rows(pilot)) == 4)
         assert all(Content(line).cell_length <= width for line in text(pilot))
         assert rows(pilot)[0].rstrip().endswith(("Mar", "2026", ":00", "Tue"))
+
+
+async def test_in_80_columns_all_keys_are_named_but_enter(
+    store: ConversationStore, ids: list[str]
+) -> None:
+    async with Host(store).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "F2 rename · F4 pin · F5 archive" in text(pilot)[-1])
+        assert "F6 archived · Esc back" in text(pilot)[-1]

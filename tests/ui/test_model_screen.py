@@ -271,6 +271,17 @@ async def test_a_typed_folder_is_looked_into(
         await until(pilot, lambda: f"There is no folder {tmp_path}/none." in flowing(pilot))
 
 
+@pytest.mark.parametrize("width", [76, 80, 100])
+async def test_what_a_rung_needs_stands_apart_from_what_is_said_of_it(
+    cache: Path, width: int
+) -> None:
+    add_model(cache, "Org/Half", 423_000_000)  # "846 MB of 23.1 GB" is as long as it gets
+    async with Host("Org/Half").run_test(size=(width, 30)) as pilot:
+        await until(pilot, lambda: "CPU 4-bit" in flowing(pilot))
+        for line in text(pilot):
+            assert not line.rstrip().endswith("needed") or "free  not needed" in line
+
+
 async def test_enter_chooses_the_highlighted_model(cache: Path) -> None:
     app = Host("Org/Small-Instruct")
     async with app.run_test() as pilot:
@@ -360,10 +371,11 @@ async def test_a_name_with_markup_and_control_characters_is_shown_literally(cach
         assert not any("\x9b" in line for line in text(pilot))
 
 
-@pytest.mark.parametrize("width", [40, 50, 80, 120, 200])
+@pytest.mark.parametrize("width", [40, 44, 50, 80, 120, 200])
 async def test_every_line_fits_at_any_width(cache: Path, width: int) -> None:
     async with Host("Org/Vast-Instruct").run_test(size=(width, 24)) as pilot:
         await until(pilot, lambda: "loaded" in row(pilot, "Org/Vast"))
+        await until(pilot, lambda: sum("GB short" in line for line in text(pilot)) >= 3)
         assert all(len(line) <= width for line in text(pilot))
         assert "Esc back" in text(pilot)[-1]
 

@@ -7,7 +7,7 @@ from tui_chat.ui.ink import Part, gigabytes, paint
 from tui_chat.ui.model_rows import ModelRow, RungFit
 
 _LABEL = 11
-_NEED = 28
+_NEED = 30
 _VERDICT = 14
 _NARROW = 2 + _LABEL + _NEED + _VERDICT
 """Below this there is no room for all words, and none for bars."""
@@ -48,11 +48,12 @@ class FitBars(Widget):
             parts.append(("hi", label) if chosen else label)
             if cells >= 8:
                 parts += _bar(rung, cells, cells / most)
+            verdict, need = _verdict(rung, self._model.best), f"{amounts(rung)}  "
             if width >= _NARROW:
                 parts.append(("m", f"needs {amounts(rung)} free".ljust(_NEED)))
-            else:
-                parts.append(("m", f"{amounts(rung)}  "))
-            parts += [*_verdict(rung, self._model.best), "\n"]
+            elif 2 + _LABEL + len(need) + len(verdict[1]) <= width:
+                parts.append(("m", need))
+            parts += [verdict, "\n"]
         return paint(self.app, parts[:-1])
 
 
@@ -81,11 +82,11 @@ def _bar(rung: RungFit, cells: int, scale: float) -> list[Part]:
     ]
 
 
-def _verdict(rung: RungFit, best: RungFit | None) -> list[Part]:
+def _verdict(rung: RungFit, best: RungFit | None) -> tuple[str, str]:
     if rung.short_bytes:
-        return [("warn", f"{gigabytes(rung.short_bytes)} short")]
+        return "warn", f"{gigabytes(rung.short_bytes)} short"
     if rung.obstacle:
-        return [("m", "not used")]
+        return "m", "not used"
     if rung.spare and best is not rung:
-        return [("m", "not needed")]
-    return [("ok", "fits, slow" if rung.device == "cpu" else "fits")]
+        return "m", "not needed"
+    return "ok", "fits, slow" if rung.device == "cpu" else "fits"

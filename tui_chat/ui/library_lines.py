@@ -76,7 +76,8 @@ def key_lines(
         _key("F5", "unarchive" if summary and summary.archived else "archive"),
         _key("Ctrl+D", "delete"),
     ]
-    lines = [_joined(*keys), _joined(opening, *keys[2:]), _joined(*keys[2:]), opening]
+    # Everybody tries Enter, so it is the first to go.
+    lines = [_joined(*keys), _joined(*keys[1:]), _joined(*keys[2:]), opening]
     if undo:
         take_back = _key("Ctrl+U", "takes it back")
         said: Line = [("m", f"{undo} · "), *take_back]

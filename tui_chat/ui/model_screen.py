@@ -228,7 +228,8 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
             partial(_paint_row, model, typed, model.name == loaded) for model in self._shown
         ]
         self._rows.show(painters, highlighted=at)
-        count = f"{len(self._models)}" if self._loaded else "looking…"
+        number = len(self._models)
+        count = ("1 model" if number == 1 else f"{number} models") if self._loaded else "looking…"
         asking = " · asking the servers…" if self._asking and self._loaded else ""
         self.query_one("#model-count", InkText).show([("m", f"{count}{asking}")])
 
