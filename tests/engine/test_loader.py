@@ -1,6 +1,7 @@
 import gc
 import json
 import os
+import pickle
 import shutil
 import threading
 import weakref
@@ -19,6 +20,7 @@ from tui_chat.engine.checkpoint import Checkpoint
 from tui_chat.engine.hardware import Device, Hardware
 from tui_chat.engine.ladder import Step
 from tui_chat.engine.loader import LoadedModel, load_model
+from tui_chat.engine.template_watch import TemplateWatch
 from tui_chat.types import LoadProgress, ModelSpec, Precision
 
 pytestmark = pytest.mark.engine
@@ -239,6 +241,13 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "template broken": (
         write("chat_template.jinja", b"{% for m in %}"),
+        "chat template in",
+    ),
+    "template no text": (
+        each(
+            remove("chat_template.jinja"),
+            lambda f: edit(f / "tokenizer_config.json", chat_template=3),
+        ),
         "chat template in",
     ),
     "generation config not JSON": (
@@ -539,6 +548,113 @@ def test_context_window_is_the_models_own_or_the_limit(folder: Path) -> None:
 def test_template_that_needs_other_roles_does_not_stop_the_load(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no user role') }}")
     assert load(folder).rungs[-1].taken
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 1 // 0 }}",
+        "{{ 'a' * 10 ** 13 }}",
+        "{{ messages[0].nothing.at_all }}",
+        "",
+    ],
+)
+def test_template_that_fails_in_another_way_does_not_stop_the_load(
+    folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "TemplateWatch", lambda: TemplateWatch(0.2))
+    (folder / "chat_template.jinja").write_text(text)
+    assert load(folder).rungs[-1].taken
+
+
+def test_no_code_in_a_model_folder_runs(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    act = f"import pathlib; pathlib.Path({str(canary)!r}).touch()"
+    for name in ("modeling_evil.py", "tokenization_evil.py", "conftest.py", "setup.py"):
+        (folder / name).write_text(act)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(act)))
+    (folder / "training_args.bin").write_bytes(pickle.dumps(Bomb(act)))
+    assert load(folder).rungs[-1].taken
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(LoadError, match=r"has \.bin weights only"):
+        load(folder)
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb(act)))
+    with pytest.raises(LoadError, match="damaged or incomplete"):
+        load(folder)
+    shutil.copy(folder / "pytorch_model.bin", folder / "model.safetensors")
+    for key, value in {
+        "auto_map": {"AutoConfig": "modeling_evil.C", "AutoModelForCausalLM": "modeling_evil.M"},
+        "custom_pipelines": {"x": {"impl": "modeling_evil.P"}},
+    }.items():
+        edit(folder / "config.json", **{key: value})
+        with pytest.raises(LoadError):
+            load(folder)
+    assert not canary.exists()
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, act: str) -> None:
+        self.act = act
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (self.act,)
+
+
+def other(kind: type[Exception], text: str) -> Callable[[], BaseException]:
+    return lambda: kind(text)
+
+
+NO_MEMORY = {
+    "torch": out_of_memory,
+    "CUDA": other(RuntimeError, "CUDA error: out of memory"),
+    "cuBLAS": other(RuntimeError, "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    "CPU": other(RuntimeError, "DefaultCPUAllocator: can't allocate memory: you tried"),
+    "Python": MemoryError,
+}
+NO_PACKAGE = {
+    "absent": missing_package,
+    "broken": other(RuntimeError, "CUDA Setup failed despite GPU being available"),
+    "no CUDA": other(AssertionError, "Torch not compiled with CUDA enabled"),
+    "version": other(AttributeError, "module 'bitsandbytes' has no attribute 'nn'"),
+}
+LADDER = [Precision.INT4, Precision.INT8, Precision.FP16, Precision.CPU]
+
+
+@pytest.mark.parametrize(
+    ("fallen", "fault"), [(1, "broken"), (2, "no CUDA"), (3, "version"), (3, "absent")]
+)
+def test_any_fault_of_a_rung_leads_to_the_next_and_frees_its_model(
+    folder: Path, fallen: int, fault: str
+) -> None:
+    enlarge(folder, 200_000_000)
+    rungs = FakeRungs(dict.fromkeys(LADDER[:fallen], NO_PACKAGE[fault]))
+    loaded = load(folder, hardware=ONE_GPU, load_weights=rungs)
+    assert rungs.tried == LADDER[: fallen + 1]
+    assert [reference() for reference in rungs.failed] == [None] * fallen
+    reasons = [rung.reason for rung in loaded.rungs]
+    assert all(reason.endswith(".") and "\n" not in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(("rung", "fault"), [(0, "torch"), (1, "CUDA"), (2, "cuBLAS"), (3, "CPU")])
+def test_memory_that_is_short_on_any_rung_is_told_and_freed(
+    folder: Path, rung: int, fault: str
+) -> None:
+    enlarge(folder, 200_000_000)
+    failures = dict.fromkeys(LADDER[:rung], missing_package)
+    rungs = FakeRungs({**failures, LADDER[rung]: NO_MEMORY[fault]})
+    if LADDER[rung] is Precision.CPU:
+        with pytest.raises(LoadError, match=r"ran out of memory.*choose a smaller model"):
+            load(folder, hardware=ONE_GPU, load_weights=rungs)
+    else:
+        loaded = load(folder, hardware=ONE_GPU, load_weights=rungs)
+        assert rungs.tried == [*LADDER[: rung + 1], Precision.CPU]
+        assert "ran out of memory" in loaded.rungs[rung].reason
+    gc.collect()
+    assert len(rungs.failed) > rung
+    assert {reference() for reference in rungs.failed} == {None}
 
 
 def test_weights_the_model_does_not_use_are_mentioned(folder: Path) -> None:

@@ -1,5 +1,7 @@
+import resource
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tiny_models import byte_level_tokenizer
@@ -74,3 +76,63 @@ def test_a_template_that_is_endless_for_some_words_is_an_error_in_one_sentence()
     with pytest.raises(EngineError, match="does not come to an end"):
         tokenizer.encode([question("loop")])
     assert tokenizer.count_tokens([question("hello")]) > 0
+
+
+EATERS = {
+    "at once": "{% set x = 'a' * (10 ** 12) %}",
+    "folded when it is compiled": "{{ 'a' * 1000000000000 }}",
+    "step by step": (
+        "{% set n = namespace(t='a') %}{% for i in range(40) %}{% set n.t = n.t ~ n.t %}"
+        "{% endfor %}{{ n.t[:1] }}"
+    ),
+    "by its length": "{% for i in range(90000) %}{{ 'a' * 10000 }}{% endfor %}",
+    "by a format": "{{ '%999999999999d' | format(1) }}",
+}
+FAILING = {
+    "divides by nothing": "{{ 1 // (messages | length - messages | length) }}",
+    "calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "escapes the sandbox": "{{ ().__class__.__base__.__subclasses__() }}",
+    "takes what is not there": "{{ messages[99].content }}",
+    "adds what does not add": "{{ 1 + 'a' }}",
+    "counts too far": "{{ range(10 ** 9) | list }}",
+    "raises": "{{ raise_exception('never ' * 99999) }}",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is fenced on Linux")
+@pytest.mark.parametrize("how", EATERS)
+def test_a_template_that_eats_memory_is_replaced_or_refused_in_one_sentence(how: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    fence = TemplateWatch(most_grown_bytes=100_000_000)
+    tokenizer = ChatTokenizer(byte_level_tokenizer(EATERS[how] + PLAIN), watch=fence)
+    assert any("chat template is broken" in note for note in tokenizer.notes)
+    eats = "{% if messages[0].content == 'eat' %}" + EATERS[how] + "{% endif %}" + PLAIN
+    tokenizer = ChatTokenizer(byte_level_tokenizer(eats), watch=fence)
+    with pytest.raises(EngineError, match="chat template"):
+        tokenizer.encode([question("eat")])
+    assert tokenizer.count_tokens([question("hello")]) > 0
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+@pytest.mark.parametrize("how", FAILING)
+def test_a_template_that_fails_in_any_way_is_replaced_or_refused_in_one_sentence(how: str) -> None:
+    tokenizer = ChatTokenizer(byte_level_tokenizer(FAILING[how] + PLAIN))
+    assert any("chat template is broken" in note for note in tokenizer.notes)
+    fails = "{% if messages[0].content == 'fail' %}" + FAILING[how] + "{% endif %}" + PLAIN
+    tokenizer = ChatTokenizer(byte_level_tokenizer(fails))
+    for ask in (tokenizer.encode, tokenizer.count_tokens):
+        with pytest.raises(EngineError, match="chat template") as raised:
+            ask([question("fail")])
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
+    assert tokenizer.count_tokens([question("hello")]) > 0
+
+
+def test_the_fence_around_memory_is_gone_when_the_last_of_several_renderings_ends() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    watch = TemplateWatch()
+    for _ in range(3):
+        with watch, TemplateWatch():
+            pass
+        with pytest.raises(KeyError), watch:
+            raise KeyError
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -10,7 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from tui_chat.engine.base import EngineError
 from tui_chat.engine.template_frame import frames_content
 from tui_chat.engine.template_proof import writes_turn_by_turn
-from tui_chat.engine.template_watch import TemplateTooSlow, TemplateWatch
+from tui_chat.engine.template_watch import TemplateTooLarge, TemplateTooSlow, TemplateWatch
 from tui_chat.types import Role
 
 CHATML_MARKERS = ("<|im_start|>", "<|im_end|>")
@@ -20,6 +20,8 @@ CHATML_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+_MOST_WRITTEN, _MOST_TIMES = 1_000_000, 20
+"""A template may write so many characters, and so many times those of the conversation."""
 _PROBE = "tuichatprobe"
 _PROBES = ("x", "", " a\n", "<think>\nb\n</think>\n\nc", "# d\n\n- e\n```\nf\n```", "é 世 🙂")
 
@@ -49,11 +51,13 @@ class ChatTemplate:
     the generation prompt (`ending`).
     """
 
-    def __init__(self, tokenizer: Any, added_tokens: Mapping[str, int]) -> None:
+    def __init__(
+        self, tokenizer: Any, added_tokens: Mapping[str, int], watch: TemplateWatch
+    ) -> None:
         """Choose and examine the template of `tokenizer` (transformers)."""
         self._hf = tokenizer
         self._variables: dict[str, Any] = dict(tokenizer.special_tokens_map)
-        self._watch = TemplateWatch()
+        self._watch = watch
         self.notes: tuple[str, ...] = ()
         self.is_chatml = False
         self.text_markers: tuple[str, ...] = ()
@@ -83,14 +87,22 @@ class ChatTemplate:
         if self.knows_thinking and thinking is not None:
             variables = {**variables, "enable_thinking": thinking}
         turns = _fold_system(turns) if self.folds_system else list(turns)
-        with self._watch:
-            rendered, _ = render_jinja_template(
-                conversations=[turns],
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                **variables,
-            )
-        return str(rendered[0])
+        try:
+            with self._watch:
+                rendered, _ = render_jinja_template(
+                    conversations=[turns],
+                    chat_template=self.source,
+                    add_generation_prompt=prompt,
+                    **variables,
+                )
+        except TemplateError:
+            raise
+        except Exception as error:  # it is a program, which may fail in any way
+            raise TemplateError(type(error).__name__) from error
+        text = str(rendered[0])
+        if len(text) > _MOST_WRITTEN + _MOST_TIMES * sum(len(str(turn)) for turn in turns):
+            raise TemplateTooLarge
+        return text
 
     def prompt(self, turns: Sequence[Turn], *, thinking: bool | None = None) -> str:
         """The text of a whole prompt, whatever the roles of `turns`.
@@ -105,6 +117,10 @@ class ChatTemplate:
         except TemplateTooSlow as error:
             raise EngineError(
                 "The model's chat template does not come to an end; choose another model."
+            ) from error
+        except TemplateTooLarge as error:
+            raise EngineError(
+                "The model's chat template takes too much memory; choose another model."
             ) from error
         except TemplateError:
             pass
@@ -181,7 +197,7 @@ class ChatTemplate:
         template = self._hf.chat_template
         if isinstance(template, dict):
             template = template.get("default") or next(iter(template.values()), "")
-        return template or ""
+        return template if isinstance(template, str) else ""
 
     def _chatml_source(self, added_tokens: Mapping[str, int]) -> str:
         self.is_chatml = True
@@ -203,7 +219,9 @@ class ChatTemplate:
         try:
             self.text(talk)
         except Exception as error:
-            self._note(f"The model's chat template is broken ({type(error).__name__}).")
+            self._note(
+                f"The model's chat template is broken ({type(error.__cause__ or error).__name__})."
+            )
             self.source = self._chatml_source(added_tokens)
             return
         try:
@@ -268,7 +286,7 @@ def _behind(known: str, whole: str) -> str:
 
 
 def _short(error: TemplateError) -> str:
-    return (error.message or type(error).__name__)[:120]
+    return " ".join((error.message or type(error).__name__)[:120].split())
 
 
 def _fold_system(turns: Sequence[Turn]) -> list[Turn]:

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -11,17 +12,21 @@ from typing import Any
 
 import torch
 import transformers
+from jinja2 import TemplateSyntaxError
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from tui_chat.engine.base import LoadCancelled, LoadError, OnProgress
 from tui_chat.engine.checkpoint import Checkpoint, as_gigabytes, read_checkpoint, read_json
 from tui_chat.engine.cpu_int8 import quantise
-from tui_chat.engine.faults import Fault, causes, config_fault, describe, first_line
+from tui_chat.engine.faults import Fault, config_fault, describe, first_line
 from tui_chat.engine.hardware import Hardware, detect_hardware
 from tui_chat.engine.imports import quick_imports, ranges_on_cpu
 from tui_chat.engine.ladder import Step, needed_package, plan_ladder
+from tui_chat.engine.template_watch import TemplateWatch
 from tui_chat.types import LoadProgress, ModelSpec, Precision, Rung
+
+logger = logging.getLogger(__name__)
 
 _UNKNOWN_WINDOW = 4096
 _SANE_WINDOW = 100_000_000
@@ -358,16 +363,22 @@ def _model_class(config: Any, folder: Path) -> Any:
 def _read_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL_ONLY)
-        if tokenizer.chat_template:
-            tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     except Exception as error:
-        if any(type(item).__name__ == "TemplateSyntaxError" for item in causes(error)):
-            raise LoadError(
-                f"The chat template in {folder} has a syntax error ({first_line(error)});"
-                " mend chat_template.jinja or download the model again."
-            ) from error
-        if not any(type(item).__module__.startswith("jinja2") for item in causes(error)):
-            raise LoadError(_tokenizer_fault(error, folder)) from error
+        raise LoadError(_tokenizer_fault(error, folder)) from error
+    if not isinstance(tokenizer.chat_template, str | dict | None):
+        raise LoadError(f"The chat template in {folder} is no text; download the model again.")
+    try:
+        if tokenizer.chat_template:
+            with TemplateWatch():
+                tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise LoadError(
+            f"The chat template in {folder} has a syntax error ({first_line(error)});"
+            " mend chat_template.jinja or download the model again."
+        ) from error
+    except Exception as error:
+        # Whatever else it does: what the prompts are written with is found out later, and told.
+        logger.info("the chat template failed for one message: %s", type(error).__name__)
     return tokenizer
 
 

@@ -25,6 +25,7 @@ from tui_chat.engine.chat_template import (
 )
 from tui_chat.engine.encoding import Recent, TextEncoder
 from tui_chat.engine.reasoning import THINK_CLOSE, THINK_OPEN
+from tui_chat.engine.template_watch import TemplateWatch
 from tui_chat.types import Message, Role
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
@@ -100,11 +101,14 @@ class _Written:
 class ChatTokenizer:
     """A Hugging Face tokenizer and its chat template; safe to use from several threads."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Examine `tokenizer` (transformers) and its template; sets its `chat_control_tokens`."""
+    def __init__(self, tokenizer: Any, watch: TemplateWatch | None = None) -> None:
+        """Examine `tokenizer` (transformers) and its template; sets its `chat_control_tokens`.
+
+        `watch` limits what the template may take.
+        """
         self.hf = tokenizer
         self._added: dict[str, int] = dict(tokenizer.added_tokens_encoder)
-        self._template = ChatTemplate(tokenizer, self._added)
+        self._template = ChatTemplate(tokenizer, self._added, watch or TemplateWatch())
         self._encoder = TextEncoder(
             tokenizer, self._added, self._template.text_markers, self._template.sample()
         )
