@@ -1,12 +1,13 @@
 import asyncio
 
 from conftest import MakeApp  # type: ignore[import-not-found]
-from test_chat_flow import ready, shown, until  # type: ignore[import-not-found]
+from test_chat_flow import ask, ready, shown, until  # type: ignore[import-not-found]
 from textual.geometry import Offset
 from textual.pilot import Pilot
 from textual.selection import SELECT_ALL, Selection
 
 from tui_chat.ui.message_view import AssistantTurn, Reply
+from tui_chat.ui.user_turn import UserTurn
 
 PROSE = "A paragraph of **several** words that is broken into rows where the page is narrow. " * 3
 
@@ -38,6 +39,23 @@ async def test_a_selection_gives_the_text_as_it_was_before_it_was_broken_into_ro
         part = Selection(Offset(4, last), Offset(7, last))
         assert reply.get_selection(part) == ("end", "\n")
         assert reply.get_selection(Selection(None, Offset(3, 0))) == ("A p", "\n")
+
+
+async def test_a_selection_over_several_messages_has_the_cell_it_ends_on(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(reply="abcdefgh")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "question")
+        turn, reply = app.screen.query_one(UserTurn), app.screen.query_one(Reply)
+        for start, end in ((turn, reply), (reply, turn)):  # upwards it is the same
+            await pilot.mouse_down(start, offset=(4, 0))
+            await pilot.hover(end, offset=(4, 0))
+            await pilot.mouse_up(end, offset=(4, 0))
+            selected = app.screen.get_selected_text() or ""
+            assert selected.rstrip().endswith("abcde"), selected
+            app.screen.clear_selection()
 
 
 async def test_text_can_be_selected_with_the_mouse(make_app: MakeApp) -> None:

@@ -18,8 +18,9 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Vertical
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.screen import Screen
+from textual.selection import Selection
 from textual.signal import Signal
 from textual.strip import Strip
 from textual.widgets import OptionList, TextArea
@@ -146,6 +147,15 @@ class ChatScreen(Screen[None]):
             )
         with Container(id="status"):
             yield StatusBar()
+
+    def _watch__select_state(self, select_state: Any) -> None:
+        """See `Screen`, which leaves out the last cell of a selection over several messages."""
+        super()._watch__select_state(select_state)
+        if select_state is not None and len(self.selections) > 1:
+            self.selections = {
+                widget: Selection(start, end + Offset(1, 0) if end is not None else None)
+                for widget, (start, end) in self.selections.items()
+            }
 
     def on_mount(self) -> None:
         self.update_status(model=self._model_name)
