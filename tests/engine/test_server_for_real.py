@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,3 +182,58 @@ async def test_a_conversation_of_two_turns_is_held_on_the_screen(
         screen = "\n".join("".join(segment.text for segment in strip) for strip in strips)
         assert "tiny · server:real · speed" in screen
         assert f"{last.metrics.completion_tokens} tok" in screen
+
+
+async def test_a_model_of_the_server_is_chosen_from_the_list_stopped_and_left_for_the_local_one(
+    address: str, tmp_path: Path
+) -> None:
+    spec = replace(server_at(address), name="real")
+    long = {mode: replace(SETTINGS, max_new_tokens=900) for mode in ("speed", "accuracy")}
+    app = TuiChat(
+        loaded=LoadedConfig(Config(servers={"real": spec}, **long), tmp_path / "config.toml"),
+        spec=ModelSpec(device="cpu"),
+        data_dir=tmp_path,
+        open_engine=open_engine,
+    )
+
+    def shown() -> str:
+        strips = app.screen._compositor.render_strips()
+        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+    async with app.run_test(size=(110, 40)) as pilot:
+
+        async def until(condition: Callable[[], bool]) -> None:
+            for _ in range(600):
+                await pilot.pause(0.05)
+                if condition():
+                    return
+            raise AssertionError(shown())
+
+        def turns(count: int) -> bool:
+            return not app.chat.busy and len(app.chat.session.conversation.messages) == count
+
+        await until(lambda: app.engine is not None)
+        await pilot.press(*"hello", "enter")
+        await until(lambda: turns(2))
+
+        await pilot.press("ctrl+l", *"real")
+        await until(lambda: "server:real/" in shown())
+        await pilot.press("enter")
+        await until(lambda: app.engine is not None and app.engine.name == "tiny")
+
+        await pilot.press(*"two", "enter")
+        await until(lambda: "writing" in shown())
+        await pilot.press("escape")
+        await until(lambda: turns(4))
+        stopped = app.chat.session.conversation.messages[-1]
+        assert (stopped.status, stopped.model) == ("interrupted", "tiny")
+        assert stopped.content
+
+        await pilot.press("slash", *"model", "space", *"guide", "enter")
+        await until(lambda: app.engine is not None and app.engine.name == "guide")
+        await pilot.press(*"hello", "enter")
+        await until(lambda: turns(6))
+        messages = app.chat.session.conversation.messages
+        assert [message.model for message in messages[1::2]] == ["guide", "tiny", "guide"]
+        assert messages[3].content == stopped.content
+        assert "Hello! I am guide" in messages[5].content

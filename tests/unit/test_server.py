@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 from fake_server import (
@@ -234,6 +235,29 @@ def test_a_reply_that_comes_byte_by_byte_is_whole(server: FakeServer) -> None:
     server.answers = [answer]
     made = ask(server)
     assert (made.text, made.finished.finish_reason) == ("Bläue 世界 🙂", "stop")
+
+
+def test_replies_that_come_in_random_pieces_are_whole(server: FakeServer) -> None:
+    random = Random(1)
+    engine = open_server(server.spec())
+    for _ in range(50):
+        texts = ["".join(random.choices('ab ü世🙂\n<"', k=5)) for _ in range(random.randint(1, 40))]
+        data = bytes_of(texts)
+
+        def answer(out: Out, data: bytes = data) -> None:
+            chunked = random.random() < 0.5
+            length = b"Transfer-Encoding: chunked" if chunked else b"Connection: close"
+            out.raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n%s\r\n\r\n" % length)
+            at = 0
+            while at < len(data):
+                piece = data[at : at + random.randint(1, 200)]
+                out.raw(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+                at += len(piece)
+            out.raw(b"0\r\n\r\n" if chunked else b"")
+
+        server.answers = [answer]
+        made = Reply(engine)
+        assert (made.text, made.finished.error) == ("".join(texts), "")
 
 
 def test_a_reply_without_end_is_given_up(server: FakeServer) -> None:
