@@ -60,10 +60,27 @@ PLAIN = {
     "slow": "Why is it so slow?",
     "server": "Does it work with Ollama?",
     "download": "How do I download a model?",
+    "thinking": "How do I turn off thinking?",
+    "preset": "How do I save a preset?",
+    "attach": "How do I attach a file?",
+    "paste": "How do I unfold a paste?",
+    "export": "How do I export a chat?",
+    "pager": "How do I read the chat in my pager?",
+    "find": "How do I find a word in this chat?",
+    "pin": "How do I pin a chat?",
+    "branch": "How do I edit an earlier message?",
+    "versions": "How do I see the other version of a reply?",
+    "exclude": "How do I leave out a turn?",
+    "resume": "How do I start with the last chat?",
+    "themefile": "How do I make my own theme?",
+    "unload": "How do I unload the model?",
+    "sampling": "How do I change the temperature?",
     "length": "How do I continue a reply that was cut off?",
     "bench": "Is there a benchmark?",
     "context": "What happens when the context window is full?",
     "meter": "What is the meter in the status bar?",
+    "figures": "What do the figures under a reply mean?",
+    "metrics": "How do I see the figures of the whole chat?",
     "system": "How do I set a system prompt?",
     "logs": "Where is the log file?",
     "ssh": "Does it work over SSH?",
@@ -262,3 +279,6 @@ def test_a_short_training_run_reduces_the_loss_and_writes_a_model_that_loads(
     engine = open_engine(spec, lambda _: None, threading.Event())
     assert Chat(engine).ask("hello")
     engine.close()
+    further = replace(options, steps=3, start=tmp_path / "guide")
+    _, _, more = train.train(further, tmp_path / "further")
+    assert sum(more) / 3 < 0.5 * sum(losses[:3]) / 3, "it began anew"

@@ -16,6 +16,8 @@ from tui_chat.guide.grammar import Slots, Wording, normalise, parse
 from tui_chat.ui.commands import ACTIONS
 
 REFUSE_SHARE = 0.31
+_SHARES = {"server": 2}
+"""How many times as often as the others a topic comes: this one goes by many names."""
 _FUNCTION_WORDS = frozenset(
     (
         *("a", "an", "the", "some", "this", "that", "it", "my", "me", "i", "please"),
@@ -68,6 +70,23 @@ _KEY_WORDS = {
     "pagedown": "(pgdn|page down)",
     "up": "(up|up arrow|arrow up)",
     "down": "(down|down arrow|arrow down)",
+}
+_NAMES = {
+    name.lower(): name
+    for name in (
+        *(
+            "Ollama",
+            "vLLM",
+            "SGLang",
+            "LM Studio",
+            "OpenAI",
+            "ChatGPT",
+            "Linux",
+            "Windows",
+            "Python",
+        ),
+        *("Hugging Face", "Markdown", "Vim", "Emacs", "Nano", "German", "French", "Spanish"),
+    )
 }
 _OPEN_CLAUSES = (
     "i am on {x} and", "i read about {x} and", "my {x} broke but", "we talked about {x} yesterday,",
@@ -181,14 +200,16 @@ class QuestionMaker:
     def __init__(self, source: Source, rng: Random) -> None:
         self.source = source
         self.rng = rng
-        self.topics = [topic for topic in TOPICS if topic != REFUSE]
+        self.topics = [
+            topic for topic in TOPICS if topic != REFUSE for _ in range(_SHARES.get(topic, 1))
+        ]
         self.weights = {
             topic: [min(wording.count(source.slots), 40) ** 0.5 for wording in wordings]
             for topic, wordings in source.questions.items()
         }
 
     def topic(self) -> str:
-        """A topic: the refusal with a fixed share, the others evenly."""
+        """A topic: the refusal with a fixed share, nearly all of the others evenly."""
         if self.rng.random() < REFUSE_SHARE:
             return REFUSE
         return self.rng.choice(self.topics)
@@ -327,6 +348,7 @@ def _case_and_end(text: str, rng: Random) -> str:
         text = re.sub(r"\bi\b(?=[ '’])", "I", text)
         text = re.sub(r"\b(gpu|cpu|ssh|kv|gguf|llm|ai|json|osc|vram|ram)\b", _upper, text)
         text = re.sub(r"\b(ctrl|esc|enter|tab)\b(?=[+ ]|$)", _capital, text, count=1)
+        text = re.sub(rf"\b({'|'.join(_NAMES)})\b", _name, text, flags=re.IGNORECASE)
     elif roll < 0.59:
         text = text.upper()
     elif roll < 0.62:
@@ -343,6 +365,10 @@ def _case_and_end(text: str, rng: Random) -> str:
 
 def _upper(found: re.Match[str]) -> str:
     return found.group().upper()
+
+
+def _name(found: re.Match[str]) -> str:
+    return _NAMES[found.group().lower()]
 
 
 def _capital(found: re.Match[str]) -> str:
