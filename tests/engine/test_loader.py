@@ -172,6 +172,7 @@ def each(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
 
 KERNEL = {"_attn_implementation": "evil/kernel"}
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+INFINITE = b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 0]}}'
 AWQ = {"quant_method": "awq", "bits": 4}
 MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "config missing": (remove("config.json"), "has no config.json"),
@@ -216,6 +217,21 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "odd header": (
         write("model.safetensors", (9).to_bytes(8, "little") + b'{"a": []}'),
         "damaged or incomplete",
+    ),
+    "infinite shape": (
+        write("model.safetensors", (len(INFINITE)).to_bytes(8, "little") + INFINITE),
+        "damaged or incomplete",
+    ),
+    "architecture of any length": (
+        set_config(architectures=["x\n" * 3000]),
+        "not a text-generation model (x x x",
+    ),
+    "type of any length": (
+        each(
+            set_config(model_type="y\n" * 3000, is_encoder_decoder=True),
+            drop_config("architectures"),
+        ),
+        "not a text-generation model (y y y",
     ),
     "lfs pointer": (write("model.safetensors", LFS), "is a Git LFS pointer"),
     "shard elsewhere": (index({"a": "../../etc/passwd"}), "names a file outside"),
@@ -281,7 +297,7 @@ def test_damaged_model_is_refused_with_one_sentence(name: str, folder: Path) -> 
     text = str(raised.value)
     assert sentence in text
     assert str(folder) in text
-    assert "\n" not in text and "Traceback" not in text
+    assert "\n" not in text and "Traceback" not in text and len(text) < 500
     assert text.endswith(".") and not text.endswith("..")
 
 
@@ -660,6 +676,12 @@ def test_memory_that_is_short_on_any_rung_is_told_and_freed(
 def test_weights_the_model_does_not_use_are_mentioned(folder: Path) -> None:
     edit(folder / "config.json", num_hidden_layers=1)
     assert "9 tensors of the files are not used by this model." in load(folder).notes
+
+
+def test_a_method_of_any_length_is_told_in_one_line(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": "z\n" * 3000})
+    (note,) = load(folder).notes
+    assert "\n" not in note and len(note) < 200
 
 
 def test_model_quantised_in_advance_is_loaded_as_it_is(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui_chat.bench.faults import FAULTS, PHASES, throw_fault
+from tui_chat.bench.faults import FAULTS, PHASES, TRACEBACK, throw_fault
 from tui_chat.bench.fuzz import start_among_damaged_files
 from tui_chat.bench.fuzz_files import KINDS, damaged, read_config_folder, read_damaged
 
@@ -18,6 +18,19 @@ def test_the_seeds_of_this_slice_meet_most_phases_and_faults() -> None:
     chosen = [(chance.choice(PHASES), chance.choice(FAULTS)) for chance in map(Random, SEEDS)]
     assert {phase for phase, _ in chosen} == set(PHASES)
     assert len({fault for _, fault in chosen}) >= 5
+
+
+@pytest.mark.parametrize(
+    ("places", "ours"),
+    [
+        (["<frozen site>"], False),
+        (["/venv/bin/tui-chat", "/src/tui_chat/__main__.py", "/lib/signal.py"], False),
+        (["/venv/bin/tui-chat", "/src/tui_chat/__main__.py", "/src/tui_chat/cli.py"], True),
+    ],
+)
+def test_only_a_traceback_of_ours_is_a_failure(places: list[str], ours: bool) -> None:
+    lines = ["Traceback (most recent call last):", *(f'  File "{each}", line 1' for each in places)]
+    assert bool(TRACEBACK.search("\r\n".join(lines).encode())) == ours
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ reply or save it, and then sends a signal, closes the terminal or lets it hang. 
 before must be there after; of a reply at most the last two seconds may be missing.
 """
 
+import re
 import signal
 import tempfile
 import time
@@ -36,6 +37,8 @@ SIGNALS = {
     "SIGINT": signal.SIGINT,
     "SIGKILL": signal.SIGKILL,
 }
+# Before our first line the interpreter itself may tell where it was when it was interrupted.
+TRACEBACK = re.compile(rb'Traceback(?s:.)*?File "[^"]*tui_chat/(?!__main__)')
 FAULTS = (*SIGNALS, "storm", "hang-up", "hang-up, SIGHUP ignored", "stalled terminal")
 
 
@@ -169,7 +172,7 @@ def _throw(outcome: Outcome, terminal: Terminal, home: Path, script: str, begun:
     code = terminal.exit_code(3 * MOST_SECONDS)
     outcome.seconds = time.monotonic() - thrown
     _judge_end(outcome, code, number)
-    if b"Traceback" in terminal.output:
+    if TRACEBACK.search(terminal.output):
         outcome.problems.append("a traceback is on the screen")
     closed = outcome.fault.startswith(("hang-up", "stalled")) or number == signal.SIGKILL
     if not closed and b"\x1b[?1049h" in shown + terminal.output:

@@ -25,6 +25,7 @@ _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "lm_head", 
 _BLOCK = 64
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_JSON_BYTES = 200_000_000
+_MAX_WORDS = 100
 _READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
@@ -163,9 +164,10 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
                     " refuses; choose a model that transformers supports itself."
                 )
             if key.endswith("attn_implementation") and "/" in str(value):
+                name = _words(key)
                 raise LoadError(
-                    f"{source} wants attention code from the network ({key}), which tui-chat"
-                    f" refuses; remove {key} from the file."
+                    f"{source} wants attention code from the network ({name}), which tui-chat"
+                    f" refuses; remove {name} from the file."
                 )
     names = config.get("architectures") or ()
     if not isinstance(names, list | tuple):
@@ -173,7 +175,7 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("is_encoder_decoder") is True or (
         names and not any(str(name).endswith(_TEXT_ENDINGS) for name in names)
     ):
-        what = str(names[0]) if names else config["model_type"]
+        what = _words(names[0] if names else config["model_type"])
         raise LoadError(f"{folder} is not a text-generation model ({what}); choose a chat model.")
 
 
@@ -188,6 +190,11 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)
+
+
+def _words(value: Any) -> str:
+    """A value of the folder for a sentence, whatever it holds."""
+    return " ".join(str(value)[:_MAX_WORDS].split())
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -211,7 +218,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 )
             if not (folder / name).is_file():
                 raise LoadError(
-                    f"Part {position} of {len(names)} of the weights ({name}) is missing"
+                    f"Part {position} of {len(names)} of the weights ({_words(name)}) is missing"
                     f" in {folder}; download the model again."
                 )
         return tuple(folder / name for name in names)
@@ -258,7 +265,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
             yield name, str(entry["dtype"]), tuple(map(int, entry["shape"])), stop - begin
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error.strerror}).") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise damaged from None
     if size != 8 + length + end:
         raise damaged
@@ -269,7 +276,7 @@ def quantization_of(config: Mapping[str, Any]) -> str:
     found = config.get("quantization_config")
     if not isinstance(found, Mapping):
         return ""
-    method = str(found.get("quant_method") or "an unknown method")
+    method = _words(found.get("quant_method") or "an unknown method")
     if method == "bitsandbytes":
         return "bitsandbytes 4-bit" if found.get("load_in_4bit") else "bitsandbytes 8-bit"
     return method
