@@ -1,16 +1,19 @@
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_models import CONFIGS, tiny_model
-from transformers import DynamicCache
+from transformers import AutoTokenizer, DynamicCache
 
 from tui_chat.engine.attention import PACKED
 from tui_chat.engine.decode import decode, is_looping, prefill
 from tui_chat.engine.forward import ForwardPass, KVCache
+from tui_chat.engine.hub import guide_folder
 from tui_chat.engine.sampling import Sampler, SamplingSettings
 from tui_chat.engine.speculation import PassCosts, Steps
+from tui_chat.engine.tokenizer import ChatTokenizer
 
 pytestmark = pytest.mark.engine
 
@@ -56,7 +59,7 @@ def generate(
             sampler,
             end_ids=end_ids,
             max_new_tokens=max_new_tokens,
-            is_wordless=all_words,
+            is_letterless=all_words,
             is_cancelled=is_cancelled,
         )
     )
@@ -178,11 +181,52 @@ def test_exact_repetition_of_the_tail_is_a_loop(period: int) -> None:
 
 
 def test_long_rules_of_signs_are_no_loop() -> None:
-    assert not is_looping([1, 2] * 60, lambda token: True)
-    assert is_looping([1, 2] * 100, lambda token: True)
+    assert not is_looping([1, 2] * 190, lambda token: True)
+    assert is_looping([1, 2] * 200, lambda token: True)
 
 
 def test_lines_that_differ_a_little_are_no_loop() -> None:
     ids = [token for row in range(40) for token in (1, 2, 100 + row, 3)]
 
     assert not any(is_looping(ids[:end], all_words) for end in range(len(ids)))
+
+
+def normal_texts() -> list[str]:
+    """Prose, code, tables, rules and listings as replies have them."""
+    root = Path(__file__).parents[2]
+    sources = sorted([*root.glob("*.md"), *root.glob("tui_chat/*/*.py"), *root.glob("themes/*")])
+    cells = [f"| {n:>4} | {n * n:>8} | {'ok' if n % 7 else 'no'} |" for n in range(60)]
+    rule = "+------+----------+----+"
+    drawn = [
+        "\n".join([rule, *(f"{row}\n{rule}" for row in cells)]),
+        "\n".join(["| a | b |", "|---|---|", *(f"| {n} | |" for n in range(80))]),
+        "\n".join(f"{n:08x}  " + "00 " * 15 + f"{n:02x}  |................|" for n in range(40)),
+        "=" * 80 + "\nTitle\n" + "=" * 80 + "\n" + "-" * 80 + "\n" + "* " * 30 + "\ntext",
+        "\n".join("    " * (n % 9) + f"if x{n}:" for n in range(80)),
+        "\n".join(" " * (40 - n) + "*" * (2 * n + 1) for n in range(40)),
+        ", ".join(map(str, range(400))),
+        "\n".join(f'{{"id": {n}, "value": null, "tags": []}},' for n in range(80)),
+        "\n".join(f"- [ ] task number {n}" for n in range(80)),
+        "\n".join("[" + ", ".join(["0"] * 10) + "]," for _ in range(10)),
+        "\n".join("| 0.00 | 0.00 | 0.00 |" for _ in range(20)),
+        "\n".join(f"{n:08x}  " + "00 " * 16 for n in range(0, 640, 16)),
+        "ha" * 20 + " that is funny, and no loop",
+    ]
+    pieces = [
+        text[start : start + 2500]
+        for text in (path.read_text(encoding="utf-8") for path in sources)
+        for start in range(0, len(text), 2500)
+    ]
+    return [*drawn, *pieces]
+
+
+def test_normal_texts_are_no_loops() -> None:
+    tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(guide_folder()))
+    texts = normal_texts()
+    assert len(texts) >= 200
+    stopped = []
+    for text in texts:
+        ids = tokenizer.hf.encode(text, add_special_tokens=False)
+        if any(is_looping(ids[:end], tokenizer.is_letterless) for end in range(16, len(ids), 16)):
+            stopped.append(text[:200])
+    assert stopped == []

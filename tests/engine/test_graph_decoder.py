@@ -105,7 +105,7 @@ def decode(
         sampler,
         end_ids=end_ids,
         max_new_tokens=max_new_tokens,
-        is_wordless=all_words,
+        is_letterless=all_words,
         is_cancelled=is_cancelled,
     )
 

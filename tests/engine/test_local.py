@@ -1,5 +1,6 @@
 import gc
 import logging
+import math
 import threading
 import time
 import weakref
@@ -67,10 +68,6 @@ def raising(fault: Exception) -> Callable[[torch.Tensor], torch.Tensor]:
         raise fault
 
     return act
-
-
-def not_a_number(logits: torch.Tensor) -> torch.Tensor:
-    return logits * float("nan")
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -477,18 +474,21 @@ def test_endless_repetition_is_stopped() -> None:
 
 
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    ("token", "factor"), [(0, math.nan), (1, math.nan), (6, math.nan), (6, -math.inf)]
+)
 def test_model_that_computes_no_number_is_an_error_and_the_text_is_kept(
-    settings: GenerationSettings,
+    settings: GenerationSettings, token: int, factor: float
 ) -> None:
     engine = make_engine()
-    planted = Planted(engine, 6, not_a_number)
+    planted = Planted(engine, token, lambda logits: logits.abs() * factor)
 
     text, finished, _ = run(engine, QUESTION, settings)
 
     assert finished.finish_reason == "error"
     assert "no valid number" in finished.error
-    assert len(finished.new_ids) == 6
-    assert text
+    assert len(finished.new_ids) == token
+    assert bool(text) == (token > 0)
     planted.remove()
     assert run(engine, QUESTION)[1].new_ids == run(make_engine(), QUESTION)[1].new_ids
 

@@ -95,7 +95,7 @@ class Run:
             self.sampler,
             end_ids=end_ids,
             max_new_tokens=max_new_tokens,
-            is_wordless=no_sign,
+            is_letterless=no_sign,
             is_cancelled=lambda: is_cancelled(self),
         )
 
@@ -268,7 +268,7 @@ def test_drafts_do_not_change_the_distribution() -> None:
                 sampler,
                 end_ids=frozenset(),
                 max_new_tokens=3,
-                is_wordless=no_sign,
+                is_letterless=no_sign,
                 is_cancelled=never,
             )
         )

@@ -196,6 +196,9 @@ def test_wordless_tokens_hold_no_letter_and_no_digit() -> None:
     assert tokenizer.is_wordless(first("|"))
     assert not tokenizer.is_wordless(first("a"))
     assert not tokenizer.is_wordless(first("🙂"))
+    assert not tokenizer.is_wordless(first("0"))
+    assert tokenizer.is_letterless(first("0")) and tokenizer.is_letterless(first("|"))
+    assert not tokenizer.is_letterless(first("a")) and not tokenizer.is_letterless(first("🙂"))
 
 
 def test_counting_and_encoding_at_once_give_no_wrong_ids() -> None:

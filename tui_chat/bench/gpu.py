@@ -191,7 +191,7 @@ def _tokens(subject: LoadedSubject, ids: Sequence[int], count: int) -> Generator
         Sampler(SamplingSettings(), logits.device, lambda token: False),
         end_ids=frozenset(),
         max_new_tokens=count,
-        is_wordless=lambda token: True,
+        is_letterless=lambda token: True,
         is_cancelled=lambda: False,
     )
 

@@ -15,7 +15,7 @@ from tui_chat.types import FinishReason, PrefillProgress
 LOOP_PERIODS = 128
 LOOP_COPIES = 4
 LOOP_TOKENS = 48
-WORDLESS_LOOP_TOKENS = 192
+LETTERLESS_LOOP_TOKENS = 400
 LOOP_CHECK_EVERY = 16
 
 
@@ -51,7 +51,7 @@ def decode(
     *,
     end_ids: frozenset[int],
     max_new_tokens: int,
-    is_wordless: Callable[[int], bool],
+    is_letterless: Callable[[int], bool],
     is_cancelled: Callable[[], bool],
     earlier: Sequence[int] = (),
 ) -> Generator[int, None, FinishReason]:
@@ -75,7 +75,7 @@ def decode(
                 return "stop"
             if len(ids) >= most:
                 return "length"
-            if len(ids) % LOOP_CHECK_EVERY == 0 and is_looping(ids, is_wordless):
+            if len(ids) % LOOP_CHECK_EVERY == 0 and is_looping(ids, is_letterless):
                 return "repetition"
             if is_cancelled():
                 break
@@ -85,11 +85,11 @@ def decode(
         steps.close()
 
 
-def is_looping(token_ids: Sequence[int], is_wordless: Callable[[int], bool]) -> bool:
+def is_looping(token_ids: Sequence[int], is_letterless: Callable[[int], bool]) -> bool:
     """Whether the ids end in at least four copies of one period of at most 128 tokens.
 
-    The copies must span 48 tokens, and 192 where no token of the period holds a letter or a
-    digit: rules, borders and indentation are long runs by nature.
+    The copies must span 48 tokens, and 400 where no token of the period holds a letter: rules,
+    borders, indentation and matrices of zeros are long runs by nature.
     """
     for period in range(1, LOOP_PERIODS + 1):
         span = max(LOOP_COPIES * period, LOOP_TOKENS)
@@ -97,9 +97,9 @@ def is_looping(token_ids: Sequence[int], is_wordless: Callable[[int], bool]) -> 
             return False
         if not _repeats(token_ids, period, span):
             continue
-        if not all(is_wordless(token) for token in set(token_ids[-period:])):
+        if not all(is_letterless(token) for token in set(token_ids[-period:])):
             return True
-        longer = max(span, WORDLESS_LOOP_TOKENS)
+        longer = max(span, LETTERLESS_LOOP_TOKENS)
         if len(token_ids) >= longer and _repeats(token_ids, period, longer):
             return True
     return False

@@ -230,7 +230,7 @@ class GraphDecoder:
         *,
         end_ids: frozenset[int],
         max_new_tokens: int,
-        is_wordless: Callable[[int], bool],
+        is_letterless: Callable[[int], bool],
         is_cancelled: Callable[[], bool],
         earlier: Sequence[int] = (),
     ) -> Generator[int, None, FinishReason]:
@@ -256,7 +256,7 @@ class GraphDecoder:
                 return "stop"
             if len(ids) >= most:
                 return "length"
-            if len(ids) % LOOP_CHECK_EVERY == 0 and is_looping(ids, is_wordless):
+            if len(ids) % LOOP_CHECK_EVERY == 0 and is_looping(ids, is_letterless):
                 return "repetition"
         return "cancelled"
 

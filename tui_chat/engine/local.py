@@ -243,7 +243,7 @@ class LocalEngine:
             sampler,
             end_ids=self._end_ids,
             max_new_tokens=most,
-            is_wordless=self._tokenizer.is_wordless,
+            is_letterless=self._tokenizer.is_letterless,
             is_cancelled=is_cancelled,
             earlier=reply.continued_ids,
         )

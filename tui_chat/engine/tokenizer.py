@@ -123,6 +123,7 @@ class ChatTokenizer:
         self._counts: Recent[_Key, int] = Recent(16384)
         self._prompts: deque[_Written] = deque(maxlen=_KEPT_PROMPTS)
         self._wordless: dict[int, bool] = {}
+        self._letterless: dict[int, bool] = {}
         self._tails = self._turn_tails()
         self.tokenizer_id = self._identify()
 
@@ -220,6 +221,15 @@ class ChatTokenizer:
             text = self.decode([token_id])
             known = not any(char.isalnum() or char == "\ufffd" for char in text)
             self._wordless[token_id] = known
+        return known
+
+    def is_letterless(self, token_id: int) -> bool:
+        """Whether a token holds no letter; a digit is none, part of a character counts as one."""
+        known = self._letterless.get(token_id)
+        if known is None:
+            text = self.decode([token_id])
+            known = not any(char.isalpha() or char == "\ufffd" for char in text)
+            self._letterless[token_id] = known
         return known
 
     def _identify(self) -> str:
