@@ -64,7 +64,9 @@ def make_private_dir(path: Path) -> None:
     """Create `path` and its parents, readable by the owner alone where we create it."""
     if not path.parent.exists():  # mkdir(parents=True) would create these with the umask alone
         make_private_dir(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
+    if not path.is_dir():
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)  # the umask may have taken what the owner needs
 
 
 def atomic_write(path: Path, text: str) -> None:
@@ -80,6 +82,7 @@ def atomic_write(path: Path, text: str) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
@@ -141,6 +144,7 @@ class AppendLog:
             require_regular_file(self._descriptor, path)
             _lock(self._descriptor, path)
             if create:
+                os.fchmod(self._descriptor, 0o600)
                 sync_dir(path.parent)
             self._size = os.fstat(self._descriptor).st_size
         except BaseException:

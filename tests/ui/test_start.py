@@ -8,7 +8,7 @@ from conftest import MakeApp  # type: ignore[import-not-found]
 from test_chat_flow import ready, shown, told, type_text, until
 from test_library import add_chat
 
-from tui_chat.config import Resume
+from tui_chat.config import Config, Resume
 from tui_chat.store.conversations import ConversationStore
 from tui_chat.ui.library_screen import LibraryScreen
 from tui_chat.ui.prompt_input import PromptInput
@@ -91,3 +91,17 @@ async def test_a_prompt_that_was_typed_at_once_goes_to_the_chat_that_is_continue
             assert shown(app).count("typed early") == 1
     finally:
         gate.set()
+
+
+async def test_the_problems_of_many_files_share_one_toast(make_app: MakeApp, home: Path) -> None:
+    folder = home / "config" / "themes"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"{number}.toml").write_text("nam = 1\n")
+    app = make_app(config=Config(theme="nowhere"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: bool(app._notifications))
+        (toast,) = app._notifications
+        assert "Theme 0.toml on line 1: nam" in toast.message
+        assert "5 more problems; tui-chat config names them all." in toast.message

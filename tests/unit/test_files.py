@@ -4,11 +4,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tui_chat import files
+from tui_chat.store.conversations import ConversationStore
+from tui_chat.types import Message, Role
 
 
 @pytest.mark.parametrize(
@@ -133,3 +136,22 @@ def test_a_kill_at_any_step_of_a_write_leaves_the_old_file_or_the_new(
     done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=Path(__file__).parents[2])
     assert done.returncode == 9
     assert path.read_text() == ("new" if step in ("files.sync_dir", "os.write") else "old")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277, 0o777])
+def test_what_we_create_is_for_its_owner_alone_under_any_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        files.make_private_dir(tmp_path / "a" / "b")
+        files.atomic_write(tmp_path / "a" / "b" / "config.toml", "text")
+        files.AppendLog(tmp_path / "a" / "b" / "log", create=True).close()
+        store = ConversationStore(tmp_path / "data", tmp_path / "cache")
+        log = store.create()
+        log.append(Message("m", Role.USER, "text", datetime.now(UTC)))
+        log.close()
+        assert store.search("text")
+    finally:
+        os.umask(before)
+    found = [path for path in tmp_path.rglob("*") if path.name != "home"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in found if path.is_dir()} == {0o700}

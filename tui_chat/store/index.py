@@ -198,6 +198,7 @@ class ConversationIndex:
             for older in self._older:
                 older.unlink(missing_ok=True)
             descriptor = open_descriptor(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+            os.fchmod(descriptor, 0o600)
             self._inode = os.fstat(descriptor).st_ino
             os.close(descriptor)
         database = sqlite3.connect(
