@@ -91,7 +91,7 @@ async def test_a_long_chat_opens_at_its_end_and_loads_no_more(
     write_chat(tmp_path, 400, plain)
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        await opened(pilot)
+        await opened(pilot, window=700)  # what a prompt can hold is loaded for the meter
         assert texts(app) == all_texts(400)[-len(texts(app)) :]
         conversation = app.chat.session.conversation
         assert conversation.has_earlier and len(conversation.messages) < 40
