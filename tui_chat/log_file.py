@@ -75,7 +75,9 @@ class SafeFormatter(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: _ExcInfo) -> str:
-        return "".join(_told(ei[1])) if ei[1] is not None else ""
+        if ei[1] is None:
+            return ""
+        return "Traceback (most recent call last):\n" + "".join(_told(ei[1]))
 
 
 def _told(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[str]:
@@ -86,7 +88,6 @@ def _told(error: BaseException, seen: frozenset[int] = frozenset()) -> Iterator[
     if before is not None and id(before) not in seen:
         yield from _told(before, seen)
         yield "which caused:\n" if before is cause else "while this was handled:\n"
-    yield "Traceback (most recent call last):\n"
     for frame, line in traceback.walk_tb(error.__traceback__):
         yield f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_qualname}\n'
     number = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""

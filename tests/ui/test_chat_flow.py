@@ -606,6 +606,28 @@ async def test_a_click_on_a_link_copies_it_and_opens_nothing(make_app: MakeApp) 
         assert opened == []
 
 
+async def test_what_is_no_web_link_is_shown_and_neither_opened_nor_copied(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url, *_, **__: opened.append(url))
+    hrefs = (
+        *("file:///etc/passwd", "/etc/passwd", "../../x", "--gpu-launcher=x", "-x", "%action"),
+        *("ssh://host", "smb://host/x", "vscode://x", "javascript:alert(1)", "data:text/html,x"),
+        *("http://[::1", "http://[bad]x/", "//host", "", "\x1b]8;;x\x07", "mailto:x@example.test"),
+    )
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        app._doer.copy = lambda text, what: opened.append(text)  # type: ignore[method-assign]
+        for href in hrefs:
+            app.clear_notifications()
+            app.action_link(href)
+            await until(pilot, lambda: "Not a web link" in told(app))
+            assert "\x1b" not in told(app)
+        assert opened == []
+
+
 async def test_copy_takes_the_raw_reply_or_one_code_block(
     make_app: MakeApp,
 ) -> None:

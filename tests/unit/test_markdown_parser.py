@@ -81,6 +81,25 @@ def test_a_link_tells_where_it_leads_unless_its_text_does() -> None:
     assert inline("[bank](https://evil.test)")[1] == ("target", " (evil.test)")
 
 
+@pytest.mark.parametrize(
+    ("text", "href"),
+    [
+        ("bank.test", "https://bank.test@evil.test/"),
+        ("bank.test", "https://bank.test.evil.test/"),
+        ("bank.test", "https://evil.test/bank.test"),
+        ("bank.test", "https://evil.test/?bank.test"),
+        ("https://bank.test", "https://evil.test#https://bank.test"),
+        ("evil.test.bank.test", "https://evil.test"),
+        ("notevil.test", "https://evil.test"),
+        ("BANK.test", "https://EVIL.test"),
+        ("bank.test", f"https://bank.test.{'a' * 60}.evil.test"),
+    ],
+)
+def test_a_link_whose_text_names_another_place_tells_where_it_leads(text: str, href: str) -> None:
+    said = "".join(words for kind, words in inline(f"[{text}]({href})") if kind == "target")
+    assert "evil.test" in said.lower()
+
+
 def test_an_image_is_a_link_with_its_description() -> None:
     found = inline("![a *red* chart](https://example.org/c.png)")
     assert found == [("text", "image: a red chart"), ("target", " (example.org)")]

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -322,7 +323,8 @@ class TuiChat(FramedApp, inherit_bindings=False):
         """One sentence instead of a traceback with local variables; the details go to the log."""
         if self._ending:
             # What was still on its way may find its place gone; that is no failure.
-            log.info("the screen was left while something was on its way", exc_info=True)
+            kind = type(sys.exception()).__name__
+            log.info("the screen was left while something was on its way: %s", kind)
             self._return_code = self._end_code
         else:
             log.exception("the screen failed")
@@ -507,7 +509,11 @@ class TuiChat(FramedApp, inherit_bindings=False):
 
     def action_link(self, href: str) -> None:
         """Never open a link unasked: show where it leads, and put it on the clipboard."""
-        if urlsplit(href).scheme not in ("http", "https"):
+        try:
+            is_web = urlsplit(href).scheme in ("http", "https")
+        except ValueError:
+            is_web = False
+        if not is_web:
             self.notify(f"Not a web link: {sanitize(href)}", markup=False)
             return
         self._doer.copy(href, f"the link {sanitize(href)}")

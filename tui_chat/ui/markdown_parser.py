@@ -166,9 +166,15 @@ def _target(href: str, text: str) -> list[Token]:
         parts = urlsplit(href)
     except ValueError:
         return []
-    shown = parts.netloc if parts.scheme in ("http", "https") else href.removeprefix("mailto:")
-    if not shown or shown.removeprefix("www.") in text:
+    is_web = parts.scheme in ("http", "https")
+    # What stands before an @ is no place, however much it looks like one.
+    shown = parts.netloc.rpartition("@")[2] if is_web else href.removeprefix("mailto:")
+    if not shown:
         return []
-    if len(shown) > _TARGET_LENGTH:
-        shown = shown[: _TARGET_LENGTH - 1] + "…"
+    name = re.escape(shown.removeprefix("www."))
+    if re.search(rf"(?<![\w.-])(www\.)?{name}(?![\w-]|\.\w)", text, re.IGNORECASE):
+        return []
+    if len(shown) > _TARGET_LENGTH:  # the owner of a name stands at its end
+        left = _TARGET_LENGTH - 1
+        shown = f"…{shown[-left:]}" if is_web else f"{shown[:left]}…"
     return [Token("target", "", 0, content=f" ({shown})")]
