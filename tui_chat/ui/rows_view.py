@@ -5,7 +5,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
+from itertools import accumulate, chain, takewhile
 
 from rich.segment import Segment
 from rich.style import Style as RichStyle
@@ -162,12 +162,11 @@ class RowsView(Widget):
         known = self._settled
         before = list(_rows_of(self._laid[known:]))
         started = time.monotonic()
-        for _ in steps:
+        for _ in chain(steps, (None,)):  # what the last step settles, and the tail, are two steps
             self._lay_out_settled()
             if time.monotonic() - started > STEP_SECONDS:
                 await asyncio.sleep(0)
                 started = time.monotonic()
-        self._lay_out_settled()
         for piece in self._pieces.tail:
             self._add(piece)
         top = self._tops[known] if known < len(self._tops) else self._height
