@@ -46,7 +46,7 @@ def test_weights_are_within_half_a_level_of_the_original(dtype: torch.dtype) -> 
     assert not layer.weight[3].any()
 
 
-@pytest.mark.parametrize("kind", set(CONFIGS) - {"mixtral", "qwen3_next"})
+@pytest.mark.parametrize("kind", sorted(set(CONFIGS) - {"mixtral", "qwen3_next"}))
 def test_logits_stay_close_and_the_head_keeps_its_bits(kind: str) -> None:
     plain = tiny_model(kind, dtype=torch.bfloat16)
     model = tiny_model(kind, dtype=torch.bfloat16)
