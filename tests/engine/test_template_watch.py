@@ -1,4 +1,6 @@
+import mmap
 import resource
+import sys
 import threading
 import time
 from pathlib import Path
@@ -102,7 +104,7 @@ FAILING = {
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is fenced on Linux")
 @pytest.mark.parametrize("how", EATERS)
 def test_a_template_that_eats_memory_is_replaced_or_refused_in_one_sentence(how: str) -> None:
-    before = resource.getrlimit(resource.RLIMIT_AS)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     fence = TemplateWatch(most_grown_bytes=100_000_000)
     tokenizer = ChatTokenizer(byte_level_tokenizer(EATERS[how] + PLAIN), watch=fence)
     assert any("chat template is broken" in note for note in tokenizer.notes)
@@ -111,7 +113,7 @@ def test_a_template_that_eats_memory_is_replaced_or_refused_in_one_sentence(how:
     with pytest.raises(EngineError, match="chat template"):
         tokenizer.encode([question("eat")])
     assert tokenizer.count_tokens([question("hello")]) > 0
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @pytest.mark.parametrize("how", FAILING)
@@ -128,11 +130,26 @@ def test_a_template_that_fails_in_any_way_is_replaced_or_refused_in_one_sentence
 
 
 def test_the_fence_around_memory_is_gone_when_the_last_of_several_renderings_ends() -> None:
-    before = resource.getrlimit(resource.RLIMIT_AS)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     watch = TemplateWatch()
     for _ in range(3):
         with watch, TemplateWatch():
             pass
         with pytest.raises(KeyError), watch:
             raise KeyError
-    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_the_limit_of_a_rendering_lets_another_thread_open_the_weights_of_a_model(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(8 << 30)
+    with (
+        TemplateWatch(most_grown_bytes=1 << 30),
+        weights.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        assert mapped[0] == 0

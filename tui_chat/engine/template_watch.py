@@ -1,9 +1,9 @@
 """Ends a chat template that never ends, or eats all memory: it is a program of the model's author.
 
 A thread looks once a second at what is rendered and raises in the thread that renders for too
-long. That costs a render a fraction of a microsecond, and works between any two steps of it; one
+long. That costs a render next to nothing, and works between any two steps of it; one
 step that takes long by itself (a huge text) cannot be ended. On Linux the whole process may not
-grow by more than half of the free memory meanwhile, so that such a step fails.
+allocate more than half of the free memory meanwhile, so that such a step fails.
 """
 
 import contextlib
@@ -53,20 +53,19 @@ class _Fence:
         with self._lock:
             self._inside += 1
             if self._inside == 1 and _IS_LINUX:
-                self._before = resource.getrlimit(resource.RLIMIT_AS)
+                self._before = resource.getrlimit(resource.RLIMIT_DATA)
                 most = most_grown_bytes or self._half_of_what_is_free()
-                with open("/proc/self/statm", "rb") as statm:
-                    held = int(statm.read().split()[0]) * resource.getpagesize()
+                held = _written_bytes()
                 soft, hard = self._before
                 if soft == resource.RLIM_INFINITY or held + most < soft:
                     with contextlib.suppress(ValueError, OSError):  # more than may be asked for
-                        resource.setrlimit(resource.RLIMIT_AS, (held + most, hard))
+                        resource.setrlimit(resource.RLIMIT_DATA, (held + most, hard))
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside and _IS_LINUX:
-                resource.setrlimit(resource.RLIMIT_AS, self._before)
+                resource.setrlimit(resource.RLIMIT_DATA, self._before)
 
     def _half_of_what_is_free(self) -> int:
         """Looked up once a second: that takes longer than most renderings."""
@@ -75,6 +74,12 @@ class _Fence:
             self._look_again = now + _LOOK_SECONDS
             self._half = psutil.virtual_memory().available // 2
         return self._half
+
+
+def _written_bytes() -> int:
+    """What the limit counts: memory of its own, not the files of weights that it looks into."""
+    with open("/proc/self/statm", "rb", buffering=0) as statm:
+        return int(statm.read().split()[5]) * resource.getpagesize()
 
 
 _fence = _Fence()
