@@ -313,7 +313,8 @@ class TuiChat(FramedApp, inherit_bindings=False):
             with contextlib.suppress(Exception):
                 self.unsaved.save_or_rescue(self.open_log)
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
+                with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
+                    self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
             time.sleep(2.0)
             os._exit(code)
 
