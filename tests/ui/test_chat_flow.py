@@ -552,7 +552,7 @@ async def test_the_end_of_a_read_chat_is_no_new_text(make_app: MakeApp) -> None:
 async def test_a_reply_that_ended_out_of_sight_stays_new_until_it_is_scrolled_to(
     make_app: MakeApp,
 ) -> None:
-    app = make_app(reply="line\n\n" * 100, rate=200)
+    app = make_app(reply="line\n\n" * 100, rate=60)
     async with app.run_test(size=(80, 24)) as pilot:
         await ready(pilot)
         await type_text(pilot, "go")
