@@ -220,12 +220,12 @@ def listed_files(name: str, revision: str | None, cache_dir: Path) -> "list[DryR
     """
     from huggingface_hub import snapshot_download  # half a second of imports
 
-    files = snapshot_download(
+    listed = snapshot_download(
         name, revision=revision, dry_run=True, cache_dir=cache_dir, allow_patterns=_PATTERNS
     )
-    if not any(file.filename.endswith(".safetensors") for file in files):
+    if not any(file.filename.endswith(".safetensors") for file in listed):
         raise LoadError(f"{name} has no safetensors weights; choose another model.")
-    return files
+    return listed
 
 
 def unless_cancelled(call: Callable[[], T], cancel: threading.Event, cancelled: LoadCancelled) -> T:
@@ -259,10 +259,10 @@ def _fetch(
     from huggingface_hub import snapshot_download
     from tqdm.std import tqdm
 
-    files = listed_files(name, revision, cache_dir)
+    listed = listed_files(name, revision, cache_dir)
     if cancel.is_set():
         raise LoadCancelled(_CANCELLED.format(name))
-    needed = sum(file.file_size or 0 for file in files if file.will_download)
+    needed = sum(file.file_size or 0 for file in listed if file.will_download)
     _check_disk(cache_dir, name, needed)
     report = DownloadMeter(on_progress, name, needed)
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -216,21 +216,22 @@ class ChatTokenizer:
 
     def is_wordless(self, token_id: int) -> bool:
         """Whether a token holds no letter and no digit; part of a character counts as one."""
-        known = self._wordless.get(token_id)
-        if known is None:
-            text = self.decode([token_id])
-            known = not any(char.isalnum() or char == "\ufffd" for char in text)
-            self._wordless[token_id] = known
-        return known
+        return self._holds_no(str.isalnum, token_id, self._wordless)
 
     def is_letterless(self, token_id: int) -> bool:
         """Whether a token holds no letter; a digit is none, part of a character counts as one."""
-        known = self._letterless.get(token_id)
-        if known is None:
+        return self._holds_no(str.isalpha, token_id, self._letterless)
+
+    def _holds_no(
+        self, kind: Callable[[str], bool], token_id: int, answers: dict[int, bool]
+    ) -> bool:
+        """Whether no character of a token is of the kind that `answers` is about."""
+        answer = answers.get(token_id)
+        if answer is None:
             text = self.decode([token_id])
-            known = not any(char.isalpha() or char == "\ufffd" for char in text)
-            self._letterless[token_id] = known
-        return known
+            answer = not any(kind(char) or char == "\ufffd" for char in text)
+            answers[token_id] = answer
+        return answer
 
     def _identify(self) -> str:
         backend = getattr(self.hf, "_tokenizer", None)
