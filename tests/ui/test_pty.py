@@ -362,11 +362,14 @@ def test_a_chat_that_is_open_in_another_copy_is_read_only_here(start: Start, hom
     second.shows("It has two paragraphs.")
     before = len(records(home))
     second.type("intruder\r")
-    second.shows("read")
+    second.shows("starts a new chat")  # and the prompt is in the box again
+    second.shows("intruder")
     first.type("second\r")
     first.until(lambda: first.text().count("It has two paragraphs.") == 2)
     assert all(r.get("content") != "intruder" for r in records(home))
     assert len(records(home)) > before
+    second.type("\x11")  # Ctrl+Q
+    assert second.exit_code() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tui_chat.chat.context import PromptTooLong, left_out
 from tui_chat.chat.reply import ReplyCleaner
-from tui_chat.chat.session import Session, SessionError
+from tui_chat.chat.session import ChatReadOnly, Session, SessionError
 from tui_chat.engine.base import EngineError, PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.store.conversations import ConversationStore
@@ -322,6 +322,28 @@ def test_a_message_that_is_too_long_is_refused_and_nothing_of_it_is_stored(
     ask(session, "short again")
     assert [m.content for m in engine.prompts[-1]] == ["hello", "ok", "short again"]
     assert [m.content for m in reopened(store, log)] == ["hello", "ok", "short again", "ok"]
+
+
+def test_nothing_is_asked_in_a_chat_that_can_only_be_read(
+    tmp_path: Path, store: ConversationStore, log: ConversationLog
+) -> None:
+    engine = FakeEngine(tmp_path, TextDelta("half"), replace(STOPPED, finish_reason="length"))
+    ask(Session(engine, log))
+    here = ConversationStore(tmp_path / "conversations").open(log.conversation.id)
+    session, before = Session(engine, here), here.conversation
+    question = before.messages[0].id
+    for run in (
+        lambda: ask(session),
+        lambda: again(session),
+        lambda: go_on(session),
+        lambda: session.edit(
+            question, "else", mode=speed, settings=settings_of, cancel=threading.Event()
+        ),
+    ):
+        with pytest.raises(ChatReadOnly, match="open in another tui-chat"):
+            run()
+    assert (here.conversation, len(engine.prompts)) == (before, 1)
+    here.close()
 
 
 def test_an_edit_that_is_too_long_leaves_the_open_branch(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ class SessionError(Exception):
     """A reply cannot be started; `str()` is one sentence for the user."""
 
 
+class ChatReadOnly(SessionError):
+    """The conversation can only be read, so nothing is asked in it; nothing has changed."""
+
+
 class Session:
     """One conversation with one engine. One reply at a time; the caller owns the thread."""
 
@@ -155,10 +159,11 @@ class Session:
         exactly one `ReplyFinished`. A dropped iterator ends the reply as interrupted.
 
         Raises:
-            SessionError: at the call, when no engine is loaded.
+            SessionError: at the call, when no engine is loaded or the chat can only be read
+                (`ChatReadOnly`); so do all below that write a reply.
             PromptTooLong: at the first step, when the message does not fit; nothing is stored.
         """
-        engine = self._loaded()
+        engine = self._ready()
         earlier = self._branch()
         user = _user_message(text, _last_id(earlier))
         return self._reply_to(engine, earlier, user, ReplySettings(mode, settings), cancel)
@@ -180,7 +185,7 @@ class Session:
             SessionError: at the call, when no engine is loaded or this is no question of the
                 open branch.
         """
-        engine = self._loaded()
+        engine = self._ready()
         messages, at = self._place(message_id)
         earlier, old = messages[:at], messages[at]
         if old.role is not Role.USER:
@@ -233,7 +238,7 @@ class Session:
         Raises:
             SessionError: at the call, when no engine is loaded or nothing was asked yet.
         """
-        engine = self._loaded()
+        engine = self._ready()
         messages, last = self._place(message_id)
         asked = next((at for at in range(last, -1, -1) if messages[at].role is Role.USER), None)
         if asked is None:
@@ -288,15 +293,20 @@ class Session:
             SessionError: at the call, when no engine is loaded or the last reply was neither
                 cut off nor edited; at the first step, when the context window has no room left.
         """
-        engine = self._loaded()
+        engine = self._ready()
         messages = self._branch()
         if not messages or not messages[-1].can_continue:
             raise SessionError(NOTHING_TO_CONTINUE)
         return self._continue(engine, messages, ReplySettings(mode, settings), cancel)
 
-    def _loaded(self) -> Engine:
+    def _ready(self) -> Engine:
+        """The engine that answers, once it is certain that what it says can be stored."""
         if self.engine is None:
             raise SessionError("No model is loaded yet; choose one first.")
+        with contextlib.suppress(StoreError):  # a disk that fails refuses no reply
+            self.log.check()
+        if self.log.read_only:
+            raise ChatReadOnly(self.log.read_only_reason)
         return self.engine
 
     def _place(self, message_id: str | None) -> tuple[Messages, int]:

@@ -229,9 +229,14 @@ class ChatScreen(Screen[None]):
 
     def version_of(self, message_id: str) -> tuple[int, int]:
         """Which version of how many a message is, from 1."""
+        from tui_chat.store.log import StoreError
+
         if self._session is None:
             return 1, 1
-        ids = [message.id for message in self._session.log.siblings(message_id)]
+        try:
+            ids = [message.id for message in self._session.log.siblings(message_id)]
+        except (KeyError, StoreError):  # a view may outlive its message, or the file its disk
+            return 1, 1
         return ids.index(message_id) + 1, len(ids)
 
     def key(self, action_id: str) -> str:
@@ -507,7 +512,7 @@ class ChatScreen(Screen[None]):
     def start_reply(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
         from tui_chat.chat.context import PromptTooLong
-        from tui_chat.chat.session import SessionError
+        from tui_chat.chat.session import ChatReadOnly, SessionError
 
         session = self.session
         self.titles.stop()
@@ -526,7 +531,7 @@ class ChatScreen(Screen[None]):
                 with contextlib.closing(reply) as events:  # type: ignore[type-var]
                     for event in events:
                         self.post_message(SessionEvent(session, event))
-            except PromptTooLong as error:
+            except (PromptTooLong, ChatReadOnly) as error:
                 self.post_message(MessageRefused(session, str(error)))
             except SessionError as error:
                 self.post_message(ReplyCrashed(session, str(error)))
@@ -599,16 +604,24 @@ class ChatScreen(Screen[None]):
 
     @on(MessageRefused)
     async def _message_refused(self, message: MessageRefused) -> None:
-        """Put the text of a message that is too long back into the box, before what is there."""
+        """Put the text of a message that cannot be sent back into the box, before what is there."""
         if message.session is not self.session:
             return
         asked = self._painter.asked if self._painter is not None else None
-        if asked is not None:
-            await asked.remove()
-            self.desk.take_back(asked.text)
+        refused = [asked] if asked is not None else []
+        ways: list[Line] = []
+        if self.session.log.read_only:  # what waits can be sent no more than this
+            refused += [view for _, view in self._queue]
+            self._queue.clear()
+            ways.append((("k", self.key("new")), ("m", " starts a new chat")))
+        for view in reversed(refused):
+            await view.remove()
+            self.desk.take_back(view.text)
         if self.session.conversation.messages:  # an edit had cut the page there
             await self.transcript.show_branch(self.session.conversation, follow=True)
-        await self.transcript.add_failure(message.sentence, classes="refused")
+        await self.query(".refused").remove()
+        await self.transcript.add_failure(message.sentence, *ways, classes="refused")
+        self.transcript.follow()
         await self._end_reply()
 
     async def _end_reply(self) -> None:
