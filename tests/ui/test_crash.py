@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from test_pty import Pty
 
+pytestmark = pytest.mark.crashes
+
 SECRET = "sk-4711-geheim"
 PLANT = """
 import sys, threading
