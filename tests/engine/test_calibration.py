@@ -10,15 +10,8 @@ from tiny_models import tiny_model
 
 from tui_chat import files
 from tui_chat.engine import calibration
-from tui_chat.engine.calibration import (
-    FILE_NAME,
-    KEPT_PLANS,
-    CpuPlan,
-    assumed_plan,
-    measure,
-    plan_for,
-    without_onednn,
-)
+from tui_chat.engine.calibration import assumed_plan, measure, plan_for, without_onednn
+from tui_chat.engine.cpu_plans import FILE_NAME, KEPT_PLANS, CpuPlan, read_plans
 from tui_chat.engine.threads import usable_cores
 
 pytestmark = pytest.mark.engine
@@ -112,7 +105,7 @@ def test_a_damaged_file_is_ignored(content: bytes) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(content)
 
-    for plan in calibration._read(place).values():
+    for plan in read_plans(place, usable_cores()).values():
         assert type(plan.avoids_onednn) is bool
         assert plan.decode_threads is None or 0 < plan.decode_threads <= usable_cores()
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, MistralConfig, Qwen
 
 from tui_chat.engine import forward as forward_module
 from tui_chat.engine.attention import use_packed_attention
-from tui_chat.engine.calibration import CpuPlan
+from tui_chat.engine.cpu_plans import CpuPlan
 from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.growing_cache import growing_cache
 from tui_chat.engine.single_step import single_step

@@ -8,7 +8,7 @@ import math
 import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -19,6 +19,7 @@ from tui_chat.bench.terminal import private_environment, tui_chat_command
 from tui_chat.config import Config, dump_toml, load_config, to_toml
 from tui_chat.engine.base import LoadError
 from tui_chat.engine.checkpoint import INDEX, read_checkpoint
+from tui_chat.engine.cpu_plans import FILE_NAME, KEPT_PLANS, CpuPlan, keep_plan, read_plans
 from tui_chat.store.conversations import ConversationStore, StoreError
 from tui_chat.store.drafts import NEW_CHAT, Draft, Drafts
 from tui_chat.store.exchange import export
@@ -101,6 +102,15 @@ _HEADER: dict[str, Any] = {
     "model.layers.0.weight": {"dtype": "BF16", "shape": [2, 4], "data_offsets": [0, 16]},
     "lm_head.weight": {"dtype": "F32", "shape": [4], "data_offsets": [16, 32]},
 }
+_PLAN = CpuPlan(
+    avoids_onednn=True,
+    packs_attention=False,
+    widens_products=True,
+    orders_weights=False,
+    decode_threads=1,
+    prefill_threads=None,
+)
+_MOST_THREADS = 2
 _MODEL_INDEX = json.dumps({"metadata": {}, "weight_map": {"a": "a.safetensors"}}).encode()
 
 
@@ -305,6 +315,24 @@ def _read_model(folder: Path, **files: bytes) -> None:
             raise BenchError("a refusal is no sentence") from error
 
 
+def _read_cpu_plans(folder: Path, data: bytes) -> None:
+    path = folder / FILE_NAME
+    path.write_bytes(data)
+    kept = read_plans(path, _MOST_THREADS)
+    for plan in kept.values():
+        plan.describe()
+        *switches, decode, prefill = astuple(plan)
+        counts = (n for n in (decode, prefill) if n is not None)
+        if not all(type(switch) is bool for switch in switches):
+            raise BenchError("a switch of a plan is neither on nor off")
+        if not all(0 < n <= _MOST_THREADS for n in counts):
+            raise BenchError("a plan asks for more threads than there are")
+    keep_plan(path, kept, "new", _PLAN)
+    again = read_plans(path, _MOST_THREADS)
+    if again.get("new") != _PLAN or len(again) > KEPT_PLANS:
+        raise BenchError("a plan that was kept is not there, or too many are")
+
+
 def _weights(header: Any) -> bytes:
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + bytes(32)
@@ -344,6 +372,11 @@ _READERS: Mapping[str, _Kind] = {
     ),
     "model index": _Kind(
         lambda _: _MODEL_INDEX, "json", lambda f, data: _read_model(f, **{INDEX: data})
+    ),
+    "CPU plans": _Kind(
+        lambda _: json.dumps({"a model": asdict(_PLAN), "other": asdict(_PLAN)}).encode(),
+        "json",
+        _read_cpu_plans,
     ),
 }
 KINDS = tuple(_READERS)

@@ -4,13 +4,12 @@ The choices change rounding at most. They are kept in the cache folder, so that 
 with this model does not measure again.
 """
 
-import json
 import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from tui_chat import files
 from tui_chat.engine.attention import grouping
 from tui_chat.engine.cpu_linear import linear_layers, ordered, ordered_product, widened
+from tui_chat.engine.cpu_plans import FILE_NAME, CpuPlan, keep_plan, read_plans
 from tui_chat.engine.threads import decode_candidates, usable_cores, user_decides
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "cpu-plans.json"
-KEPT_PLANS = 50
 WORTH_MEASURING_BYTES = 2 * 2**20
 """Smaller models gain nothing from any choice."""
 BUDGET_SECONDS = 0.25
@@ -44,55 +42,20 @@ WORTH_THE_SCREENS_CORE = 0.8
 """On a small machine all cores are taken only where that saves a fifth."""
 
 
-@dataclass(frozen=True, slots=True)
-class CpuPlan:
-    """How a model runs on a CPU."""
-
-    avoids_onednn: bool
-    """Whether one or two rows are multiplied without oneDNN."""
-    packs_attention: bool
-    """Whether one row attends with its grouped queries packed."""
-    widens_products: bool
-    """Whether many bfloat16 rows are multiplied in float32."""
-    orders_weights: bool
-    """Whether rows that verify drafts are multiplied by a copy of the weights in oneDNN's order."""
-    decode_threads: int | None
-    """None leaves the number to torch."""
-    prefill_threads: int | None
-
-    def describe(self) -> str:
-        """The choices in one line."""
-        return ", ".join(
-            (
-                f"oneDNN {'off' if self.avoids_onednn else 'on'} for single rows",
-                f"{'packed' if self.packs_attention else 'plain'} attention",
-                f"{'float32' if self.widens_products else 'native'} products",
-                f"{'ordered' if self.orders_weights else 'plain'} weights for drafts",
-                f"threads: {self.decode_threads or 'default'} to decode, "
-                f"{self.prefill_threads or 'default'} to prefill at most",
-            )
-        )
-
-
 def plan_for(model: Any) -> CpuPlan:
     """The plan for `model` on this machine: a kept one, or else measured and kept."""
     if sum(layer.weight.nbytes for layer in linear_layers(model)) < WORTH_MEASURING_BYTES:
         return assumed_plan(model, threads=1)
     place = files.cache_dir() / FILE_NAME
     key = _key(model)
-    kept = _read(place)
+    kept = read_plans(place, usable_cores())
     if (plan := kept.get(key)) is not None:
         logger.info("CPU plan, as measured before: %s", plan.describe())
         return plan
     started = time.perf_counter()
     plan = measure(model)
     logger.info("CPU plan, %.2f s: %s", time.perf_counter() - started, plan.describe())
-    recent = [item for item in kept.items() if item[0] != key][1 - KEPT_PLANS :]
-    text = json.dumps({name: asdict(each) for name, each in [*recent, (key, plan)]}, indent=1)
-    try:
-        files.atomic_write(place, text)
-    except OSError as error:
-        logger.warning("The CPU plan cannot be kept (%s)", error.strerror)
+    keep_plan(place, kept, key, plan)
     return plan
 
 
@@ -300,36 +263,3 @@ def _cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _read(place: Path) -> dict[str, CpuPlan]:
-    """The kept plans; what is damaged is left out."""
-    try:
-        entries = json.loads(files.read_bytes(place))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    plans: dict[str, CpuPlan] = {}
-    for name, values in entries.items() if isinstance(entries, dict) else ():
-        if (plan := _plan(values)) is not None:
-            plans[name] = plan
-    return plans
-
-
-def _plan(values: Any) -> CpuPlan | None:
-    """The plan that `values` of the file say; None if they are not one."""
-    try:
-        plan = CpuPlan(**values)
-    except TypeError:
-        return None
-    switches = (
-        plan.avoids_onednn,
-        plan.packs_attention,
-        plan.widens_products,
-        plan.orders_weights,
-    )
-    counts = (plan.decode_threads, plan.prefill_threads)
-    if not all(type(switch) is bool for switch in switches):
-        return None
-    if not all(n is None or (type(n) is int and 0 < n <= usable_cores()) for n in counts):
-        return None
-    return plan

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tui_chat.engine.attention import use_packed_attention
-from tui_chat.engine.calibration import CpuPlan, assumed_plan, without_onednn
+from tui_chat.engine.calibration import assumed_plan, without_onednn
 from tui_chat.engine.cpu_linear import order_products, widen_products
+from tui_chat.engine.cpu_plans import CpuPlan
 from tui_chat.engine.growing_cache import grows_only
 from tui_chat.engine.single_step import SingleStep, single_step
 from tui_chat.engine.threads import (
