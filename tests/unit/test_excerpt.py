@@ -33,6 +33,14 @@ def test_code_is_a_piece_of_its_own_without_its_fences() -> None:
     ]
 
 
+def test_the_marks_of_markdown_are_left_out_but_not_those_of_code_or_of_a_prompt() -> None:
+    text = "## So\n**Bold** `code`\n```py\nf(**a) # `b`\n```"
+    plain = [Piece("text", "So\nBold code"), Piece("code", "f(**a) # `b`")]
+    assert excerpt(text, [], 9, 80) == plain
+    assert excerpt(text, ["**bold"], 9, 80)[0] == Piece("text", "So\n**Bold** `code`")
+    assert excerpt("**Bold**", [], 9, 80, is_markdown=False) == [Piece("text", "**Bold**")]
+
+
 def test_a_long_line_is_cut_around_its_first_hit() -> None:
     line = "a" * 500 + " needle " + "b" * 500
     (piece,) = excerpt(line, ["needle"], 9, 60)

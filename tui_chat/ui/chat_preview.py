@@ -44,7 +44,13 @@ def read_preview(
     if not texts:
         last = store.last_messages(conversation_id, _MESSAGES)
         texts = [(message.role, message.content) for message in last]
-    return [PreviewText(role, excerpt(text, words, _LINES, _LONGEST_LINE)) for role, text in texts]
+    return [
+        PreviewText(
+            role,
+            excerpt(text, words, _LINES, _LONGEST_LINE, is_markdown=role is Role.ASSISTANT),
+        )
+        for role, text in texts
+    ]
 
 
 class ChatPreview(VerticalScroll, can_focus=False):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tui_chat.store.search import places
+from tui_chat.ui.plain_markdown import plain_line
 
 AROUND = 1
 """Lines that are shown before and behind a line with a hit."""
@@ -20,11 +21,14 @@ class Piece:
     text: str
 
 
-def excerpt(text: str, words: Sequence[str], lines: int, longest: int) -> list[Piece]:
+def excerpt(
+    text: str, words: Sequence[str], lines: int, longest: int, *, is_markdown: bool = True
+) -> list[Piece]:
     """About `lines` lines of `text`: those around the folded `words`, else the first ones.
 
     Lines are cut to `longest` characters, around their first hit. What is left out is told as
-    a gap, "… 14 lines …". The lines of fenced code are pieces of their own.
+    a gap, "… 14 lines …". The lines of fenced code are pieces of their own; all others lose
+    their marks where the text is Markdown.
     """
     rows = list(_rows(text[:_MOST_CHARACTERS]))
     found = [_first_place(row, words) for row, _ in rows]
@@ -43,7 +47,10 @@ def excerpt(text: str, words: Sequence[str], lines: int, longest: int) -> list[P
         if at in wanted:
             _add_gap(pieces, left_out)
             left_out = 0
-            _add(pieces, "code" if is_code else "text", _cut(row, found[at], longest))
+            shown = _cut(row, found[at], longest)
+            if is_markdown and not is_code:
+                shown = plain_line(shown, words)
+            _add(pieces, "code" if is_code else "text", shown)
         elif row.strip():
             left_out += 1
     if len(text) > _MOST_CHARACTERS:

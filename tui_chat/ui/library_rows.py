@@ -8,6 +8,7 @@ from tui_chat.chat.sanitize import one_line
 from tui_chat.store.search import places, words_of
 from tui_chat.types import ChatHits, ConversationSummary, Role
 from tui_chat.ui.ink import Column, Line, Part, columns, when
+from tui_chat.ui.plain_markdown import plain_line
 from tui_chat.ui.search_list import mark_hits
 
 PINNED, ARCHIVED = "◆", "▫"
@@ -54,8 +55,11 @@ class ChatRow:
         who = f"{_WHO[hit.role]:<7}" if width > 40 else ""
         more = f"  +{self.hits.count - 1:,} more" if self.hits.count > 1 else ""
         room = width - len(who) - len(more)
+        words = words_of(self.query)
         snippet = one_line(hit.snippet, 400)
-        found = places(snippet, words_of(self.query))
+        if hit.role is Role.ASSISTANT:
+            snippet = plain_line(snippet, words)
+        found = places(snippet, words)
         if found and found[0][1] > room - 8:  # cut on the left so far that the first hit shows
             start = max(0, min(found[0][0], found[0][1] - room // 2))
             snippet = "…" + snippet[start:].lstrip()
