@@ -23,6 +23,9 @@ from tui_chat.ui.driver import KeyParser
         ("\x1b[A", ["up"]),
         ("\x1b[1;3A", ["alt+up"]),
         ("\x1b", ["escape"]),
+        ("\x1b[", ["escape", "left_square_bracket"]),
+        ("a\x1bO", ["a", "escape", "O"]),
+        ("\x1b\x1b[", ["escape", "escape", "left_square_bracket"]),
     ],
 )
 def test_a_sign_behind_esc_is_alt_only_where_there_is_such_a_key(
@@ -36,7 +39,11 @@ def test_a_sign_behind_esc_is_alt_only_where_there_is_such_a_key(
     assert [event.key for event in found if isinstance(event, Key)] == keys
 
 
-def test_a_sequence_that_nobody_knows_is_no_esc() -> None:
+@pytest.mark.parametrize("sent", ["\x1b[9;9q" + "1" * 40, "\x1b[9;9q", "\x1b[9", "\x1b]9;"])
+def test_a_sequence_that_nobody_knows_is_no_esc(sent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = KeyParser(lambda _: False)
-    found = [*parser.feed("\x1b[9;9q" + "1" * 40)]
+    found = [*parser.feed(sent)]
+    now = time.perf_counter()
+    monkeypatch.setattr("textual._parser.get_time", lambda: now + 10)
+    found += parser.tick()
     assert "escape" not in [event.key for event in found if isinstance(event, Key)]

@@ -99,18 +99,27 @@ class KeyParser(XTermParser):
 
     def __init__(self, has_key: Callable[[str], bool], debug: bool = False) -> None:
         self._has_key = has_key
+        self._asked = ""
         super().__init__(debug)
 
     def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
         keys = list(super()._sequence_to_key_events(sequence))
+        before, self._asked = self._asked, sequence
+        if alt and before == "\x1b" + sequence:
+            # The sign that may begin a sequence was waited for, and nothing came behind it.
+            return self._both(sequence)
         escape, sign = sequence[:1], sequence[1:]
         if keys or escape != "\x1b" or len(sign) != 1 or sign in _INTRODUCERS:
             return keys
+        return self._both(sign)
+
+    def _both(self, sign: str) -> list[events.Key]:
+        """Esc and the sign, or Alt and the sign where the app has such a key."""
         keys = list(super()._sequence_to_key_events(sign))
         with_alt = [f"alt+{key.key}" for key in keys]
         if any(self._has_key(key) for key in with_alt):
             return [events.Key(key, None) for key in with_alt]
-        return [events.Key("escape", escape), *keys]
+        return [events.Key("escape", "\x1b"), *keys]
 
 
 class SafeDriver(linux_driver.LinuxDriver):
