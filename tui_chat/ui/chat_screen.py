@@ -45,6 +45,7 @@ from tui_chat.types import (
 from tui_chat.ui import welcome
 from tui_chat.ui.commands import TYPING_ACTIONS, Action, is_command
 from tui_chat.ui.desk import Desk
+from tui_chat.ui.dock import Dock
 from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent, TitleWritten
@@ -133,7 +134,7 @@ class ChatScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Transcript(self.key, self.version_of, self._pace)
-        with Container(id="dock"), Vertical(id="desk"):
+        with Dock(id="dock"), Vertical(id="desk"):
             yield Activity()
             yield Desk(
                 tuple(self._actions.values()),
