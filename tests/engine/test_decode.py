@@ -1,5 +1,6 @@
 from collections.abc import Callable, Generator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ from tiny_models import CONFIGS, tiny_model
 from transformers import AutoTokenizer, DynamicCache
 
 from tui_chat.engine.attention import PACKED
-from tui_chat.engine.decode import decode, is_looping, prefill
+from tui_chat.engine.decode import (
+    LONG_LOOP_CHECK_EVERY,
+    LONG_LOOP_PERIODS,
+    LOOP_PERIODS,
+    decode,
+    has_to_stop,
+    is_looping,
+    prefill,
+)
 from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.hub import guide_folder
 from tui_chat.engine.sampling import Sampler, SamplingSettings
@@ -191,6 +200,52 @@ def test_lines_that_differ_a_little_are_no_loop() -> None:
     assert not any(is_looping(ids[:end], all_words) for end in range(len(ids)))
 
 
+def stopped_at(ids: list[int], is_letterless: Callable[[int], bool] = all_words) -> int | None:
+    """After how many of the ids a reply of them is stopped."""
+    lengths = range(1, len(ids) + 1)
+    return next((end for end in lengths if has_to_stop(ids[:end], is_letterless)), None)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_loop_of_any_period_is_stopped_after_four_copies(seed: int) -> None:
+    chance = Random(seed)
+    most = LONG_LOOP_PERIODS if seed % 4 else LOOP_PERIODS
+    period = chance.choice([LOOP_PERIODS, LOOP_PERIODS + 1, most, chance.randint(1, most)])
+    # Of a few words or of many, so that parts of the period repeat as well.
+    words = chance.choice([2, 5, 40, 5000])
+    copy = [chance.randrange(words) for _ in range(period - 1)] + [words]
+    before = [words + 1 + chance.randrange(words) for _ in range(chance.randint(1, 500))]
+    loop = before + copy * 6 + copy * (LONG_LOOP_CHECK_EVERY // period)
+
+    end = stopped_at(loop)
+
+    assert end is not None
+    least = max(4 * period, 48)
+    assert len(before) + least <= end <= len(before) + least + LONG_LOOP_CHECK_EVERY
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_parts_that_are_not_quite_the_same_are_no_loop(seed: int) -> None:
+    chance = Random(seed)
+    period = chance.randint(LOOP_PERIODS + 1, 600)
+    copy = [chance.randrange(300) for _ in range(period)]
+    varied = [list(copy) for _ in range(9)]
+    for number, each in enumerate(varied):
+        each[chance.randrange(period)] = 1000 + number
+
+    assert stopped_at([token for each in varied for token in each]) is None
+
+
+def test_boards_of_signs_may_stand_there_more_often() -> None:
+    def is_letterless(token: int) -> bool:
+        return True
+
+    for size, often in ((40, 32), (200, 20), (1000, 8)):
+        board = list(range(size))
+        assert stopped_at(board * (often - 1), is_letterless) is None
+        assert stopped_at(board * (often + 4), is_letterless) is not None
+
+
 def normal_texts() -> list[str]:
     """Prose, code, tables, rules and listings as replies have them."""
     root = Path(__file__).parents[2]
@@ -225,8 +280,31 @@ def test_normal_texts_are_no_loops() -> None:
     texts = normal_texts()
     assert len(texts) >= 200
     stopped = []
-    for text in texts:
+    for text in [*texts, *long_texts()]:
         ids = tokenizer.hf.encode(text, add_special_tokens=False)
-        if any(is_looping(ids[:end], tokenizer.is_letterless) for end in range(16, len(ids), 16)):
+        if stopped_at(ids, tokenizer.is_letterless) is not None:
             stopped.append(text[:200])
     assert stopped == []
+
+
+def long_texts() -> list[str]:
+    """What is regular over many lines, and sound."""
+    stanza = "\n".join(f"{name} = {name}.strip() or default_{name}" for name in "abcdefghijklmno")
+    board = "\n".join("+---" * 9 + "+\n" + f"| {' | '.join('123456789')} |" for _ in range(9))
+    matrix = "\n".join(
+        "[" + ", ".join("1" if x == y else "0" for x in range(30)) + "]," for y in range(30)
+    )
+    chorus = "\n".join(f"We sing the line of number {n} and the dance" for n in range(30))
+    return [
+        "\n\n".join(f"def load_{n}():\n{stanza}" for n in range(12)),
+        "\n\n".join([stanza] * 3),
+        f"before:\n{board}\nafter:\n{board}\n",
+        "\n\n".join([matrix] * 3),
+        "\n\n".join(f"Verse {n}\n\n{chorus}" for n in range(8)),
+        "\n".join(f"{a} x {b} = {a * b}" for a in range(1, 21) for b in range(1, 21)),
+        "\n".join("".join(" #"[(x & y) == 0] for x in range(64)) for y in range(64)),
+        "\n".join("[" + ", ".join(["0"] * 20) + "]," for _ in range(20)),
+        ("+---" * 9 + "+\n" + "|   " * 9 + "|\n") * 9,
+        "\n".join([". " * 24] * 24),
+        "\n".join(f"{n:04b} {n % 16:04b} {n % 2}" for n in range(500)),
+    ]

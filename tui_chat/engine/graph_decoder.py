@@ -21,7 +21,7 @@ from tui_chat.engine.cuda_graph import (
     record_cuda_graph,
     why_not_graph,
 )
-from tui_chat.engine.decode import LOOP_CHECK_EVERY, is_looping
+from tui_chat.engine.decode import has_to_stop
 from tui_chat.engine.faults import first_line
 from tui_chat.engine.forward import ForwardPass, KVCache
 from tui_chat.engine.prompt_cache import common_prefix
@@ -256,7 +256,7 @@ class GraphDecoder:
                 return "stop"
             if len(ids) >= most:
                 return "length"
-            if len(ids) % LOOP_CHECK_EVERY == 0 and is_looping(ids, is_letterless):
+            if has_to_stop(ids, is_letterless):
                 return "repetition"
         return "cancelled"
 
