@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
@@ -13,9 +14,13 @@ from test_chat_flow import ask, command, ready, shown, told, type_text, until
 from textual.events import Paste
 from textual.pilot import Pilot
 
+from tui_chat.chat.draft_meter import DraftMeter
+from tui_chat.chat.session import Session
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import Message, Role
+from tui_chat.ui import desk
 from tui_chat.ui.app import TuiChat
+from tui_chat.ui.draft import DraftCount, ReadDraft, count_draft
 from tui_chat.ui.user_turn import UserTurn
 
 LOG = "".join(f"line {number} of the log\n" for number in range(40))
@@ -263,6 +268,7 @@ async def test_a_refused_file_is_told_before_all_others_where_there_is_no_room(
 async def test_what_takes_long_to_count_is_estimated_until_it_is_counted(
     make_app: MakeApp, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(desk, "REST", 0.0)
     (here / "long.log").write_text(LOG * 20)
     counted = threading.Event()
     app = make_app()
@@ -295,6 +301,35 @@ async def test_what_takes_long_to_count_is_estimated_until_it_is_counted(
         assert f"[≡ pasted 401 lines · {tokens:,} tok]" in shown(app)
         counted.set()
         await until(pilot, lambda: "counting…" not in shown(app))
+
+
+async def test_a_long_draft_is_not_counted_all_the_time(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "PATIENCE", 0.0)
+    monkeypatch.setattr(desk, "REST", 1e9)
+    counts: list[str] = []
+    app = make_app()
+    async with app.run_test(size=(110, 40)) as pilot:
+        await ready(pilot)
+
+        def count(session: Session, meter: DraftMeter, read: ReadDraft, **how: Any) -> DraftCount:
+            counts.append(read.prompt)
+            return count_draft(session, meter, read, **how)
+
+        monkeypatch.setattr("tui_chat.ui.draft.count_draft", count)
+        await paste(pilot, LOG)
+        await until(pilot, lambda: counts == [LOG] and "counting…" not in shown(app))
+        await type_text(pilot, "more")
+        await until(pilot, lambda: "counting… ≈" in shown(app))
+        await type_text(pilot, "and more")
+        assert counts == [LOG]
+        monkeypatch.setattr(desk, "REST", 0.0)  # as if the time had passed
+        await until(pilot, lambda: "counting…" not in shown(app))
+        assert counts == [LOG, f"{LOG}moreand more"]
+        monkeypatch.setattr(desk, "REST", 1e3)
+        app.chat.box.set_text("")  # what is short is counted soon
+        await until(pilot, lambda: counts[2:] == [""])
 
 
 async def test_without_a_model_the_tokens_of_a_paste_are_an_estimate(make_app: MakeApp) -> None:

@@ -7,6 +7,7 @@ when the typing pauses.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tui_chat.ui.completer import Values
     from tui_chat.ui.completion import Word
     from tui_chat.ui.completion_list import CompletionList
-    from tui_chat.ui.draft import DraftCount
+    from tui_chat.ui.draft import DraftCount, ReadDraft
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ COUNT_DELAY = 0.2
 """Seconds without a key press before what takes longer is counted."""
 PATIENCE = 0.25
 """Seconds that a count may take before an estimate is shown in its place."""
+REST = 4.0
+"""So many times as long as a count took, there is none again of a draft that is as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,17 @@ class _Outgoing:
     attached: list[str]
     session: "Session | None"
     edited: Message | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What the last count was of, and what it took."""
+
+    characters: int = 0
+    attached: tuple[str, ...] = ()
+    seconds: float = 0.0
+    moment: float = 0.0
+    """Of its end."""
 
 
 class Desk(Vertical):
@@ -101,6 +115,7 @@ class Desk(Vertical):
         self._timer: Timer | None = None
         self._stale = False
         self._counting = False
+        self._last_count = _Counted()
         self._meter: tuple[Session, DraftMeter] | None = None
         self._prompt_size: PromptSize | None = None
         self._about: int | None = None
@@ -237,19 +252,53 @@ class Desk(Vertical):
                     return
                 if self._meter is None or self._meter[0] is not session:
                     self._meter = session, DraftMeter(session)
+                if self._rest() > 0:
+                    await self._rest_with_estimate(session, self._meter[1])
+                    if session is not self._session():
+                        self._stale = True
+                        continue
+                self._stale = False
                 count = await self._count_once(session, self._meter[1])
                 if session is self._session() and not self._stale:
                     await self._show_count(count)
         finally:
             self._counting, self._about = False, None
 
+    def _rest(self) -> float:
+        """Seconds until the draft may be counted again; the shorter it got, the fewer."""
+        last = self._last_count
+        if last.seconds < PATIENCE or last.attached != tuple(self.attached):
+            return 0.0
+        share = min(1.0, (len(self.box.full_text) + 1) / (last.characters + 1))
+        return last.moment + REST * last.seconds * share - time.monotonic()
+
+    async def _rest_with_estimate(self, session: "Session", meter: "DraftMeter") -> None:
+        """Show what a long draft may cost, and leave the processor to others for a while."""
+        from tui_chat.ui.draft import estimate_draft
+
+        draft = await self._read_draft()
+        estimate = await asyncio.to_thread(estimate_draft, session, meter, draft)
+        if session is self._session():
+            self._about = estimate.about
+            await self._show_count(estimate)
+        while (rest := self._rest()) > 0 and session is self._session():
+            await asyncio.sleep(min(rest, COUNT_DELAY))
+
+    async def _read_draft(self) -> "ReadDraft":
+        from tui_chat.ui.draft import read_draft
+
+        text, _ = self._typed()
+        folded = tuple(self.box.folded.text_of(label) for label in self.box.labels())
+        return await asyncio.to_thread(read_draft, text, tuple(self.attached), folded)
+
     async def _count_once(self, session: "Session", meter: "DraftMeter") -> "DraftCount":
         """The exact count; where it takes long an estimate is shown first."""
-        from tui_chat.ui.draft import count_draft, estimate_draft, read_draft
+        from tui_chat.ui.draft import count_draft, estimate_draft
 
-        text, place = self._typed()
-        folded = tuple(self.box.folded.text_of(label) for label in self.box.labels())
-        draft = await asyncio.to_thread(read_draft, text, tuple(self.attached), folded)
+        _, place = self._typed()
+        characters, attached = len(self.box.full_text), tuple(self.attached)
+        draft = await self._read_draft()
+        started = time.monotonic()
         count = partial(count_draft, thinking=self._thinking(), instead_of=place)
         counting = asyncio.ensure_future(asyncio.to_thread(count, session, meter, draft))
         await asyncio.wait({counting}, timeout=PATIENCE)
@@ -258,7 +307,10 @@ class Desk(Vertical):
             if not counting.done():
                 self._about = estimate.about
                 await self._show_count(estimate)
-        return await counting
+        counted = await counting
+        moment = time.monotonic()
+        self._last_count = _Counted(characters, attached, moment - started, moment)
+        return counted
 
     async def _show_count(self, count: "DraftCount") -> None:
         await self._show_files(count)
