@@ -152,9 +152,9 @@ Start = Callable[..., Pty]
 def start(script: Path) -> Iterator[Start]:
     running: list[Pty] = []
 
-    def run(*arguments: str, rate: int = 0, wait: bool = True) -> Pty:
+    def run(*arguments: str, rate: int = 0, wait: bool = True, **environment: str) -> Pty:
         model = ("--model", f"echo:{script}", "--echo-rate", str(rate))
-        terminal = Pty(*model, *arguments)
+        terminal = Pty(*model, *arguments, **environment)
         running.append(terminal)
         if wait:
             terminal.shows("ready")

@@ -173,6 +173,18 @@ def test_what_is_too_long_for_the_clipboard_goes_to_a_private_file(
     assert copied(terminal) == []
 
 
+def test_what_may_not_arrive_is_in_a_file_too(start: Start, script: Path, home: Path) -> None:
+    text = "reply " * 200
+    script.write_text(text, encoding="utf-8")
+    terminal = start(TERM="screen-256color")  # which a tmux may call itself, seen over SSH
+    terminal.type("hello\r")
+    terminal.shows("tok/s · speed")
+    terminal.type("/copy\r")
+    terminal.shows("Copied; if it does not arrive")
+    assert (home / "cache" / "copied.md").read_text(encoding="utf-8") == text.rstrip()
+    terminal.until(lambda: b"\x1bP\x1b]52;c;" in terminal.raw)
+
+
 # ---- inside tmux ----
 
 

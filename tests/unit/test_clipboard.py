@@ -3,7 +3,13 @@ import re
 
 import pytest
 
-from tui_chat.ui.clipboard import LIMIT, SCREEN_CHUNK, SCREEN_LIMIT, clipboard_sequence
+from tui_chat.ui.clipboard import (
+    LIMIT,
+    SCREEN_CHUNK,
+    SCREEN_LIMIT,
+    clipboard_sequence,
+    may_be_lost,
+)
 
 
 def payloads(sequence: str) -> list[str]:
@@ -50,6 +56,23 @@ def test_over_ssh_a_terminal_that_calls_itself_screen_may_be_tmux() -> None:
     long = clipboard_sequence("x" * SCREEN_LIMIT, {"TERM": "screen-256color"})
     assert long is not None
     assert payloads(re.sub(r"\x1bP.*?\x1b\\", "", long, flags=re.DOTALL)) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "lost"),
+    [
+        ({"TERM": "screen-256color"}, True),
+        ({"TERM": "screen", "STY": "1.pts"}, False),
+        ({"TERM": "screen", "TMUX": "x"}, False),
+        ({"TERM": "tmux-256color"}, False),
+        ({"TERM": "xterm-256color"}, False),
+    ],
+)
+def test_a_long_text_may_be_lost_where_a_tmux_calls_itself_screen(
+    environ: dict[str, str], lost: bool
+) -> None:
+    assert may_be_lost("x" * SCREEN_LIMIT, environ) is lost
+    assert not may_be_lost("text", environ)
 
 
 def test_what_terminals_would_cut_is_not_sent_at_all() -> None:

@@ -175,15 +175,17 @@ class TextActions:
         sequence = clipboard.clipboard_sequence(text)
         if sequence is not None:
             terminal.write_raw(self.app, sequence)
-            self.tell(f"Copied {what}.", seconds=3)
-            return
+            if not clipboard.may_be_lost(text):
+                self.tell(f"Copied {what}.", seconds=3)
+                return
         path = files.cache_dir() / "copied.md"
         try:
             files.atomic_write(path, text.encode("utf-8", "replace").decode())
         except OSError as error:
             self.tell(f"It could not be copied ({error}).", trouble=True)
         else:
-            self.tell(f"Too long for the clipboard; {what} is in {path}.", seconds=15)
+            way = "Copied; if it does not arrive" if sequence else "Too long for the clipboard"
+            self.tell(f"{way}: {what} is in {path}.", seconds=15)
 
     # ---- out of the screen ----
 
