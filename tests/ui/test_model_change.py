@@ -156,6 +156,18 @@ async def test_another_model_goes_on_with_the_chat_and_one_line_says_so(
         assert shown(app).count("answers from here on") == 1
 
 
+async def test_where_no_model_could_be_loaded_the_hint_says_that_a_prompt_waits(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await until(pilot, lambda: "Enter send" in shown(app))
+        await send(pilot, app, f"/model echo:{tmp_path}/none.md")
+        await until(pilot, lambda: "choose another model" in shown(app))
+        await until(pilot, lambda: "Enter queue" in shown(app))
+
+
 async def test_a_smaller_window_of_the_next_model_is_planned_for_at_once(
     make_app: MakeApp, tmp_path: Path
 ) -> None:

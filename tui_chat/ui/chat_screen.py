@@ -314,6 +314,7 @@ class ChatScreen(Screen[None]):
         way: Line = (("k", self.key("model")), ("m", " choose another model"))
         await self.transcript.add_failure(sentence, way, log=log_path)
         self._show_activity()
+        self.desk.show_hint()
         self.transcript.follow()
 
     async def model_unloaded(self, held_bytes: int, *, loading: bool) -> None:

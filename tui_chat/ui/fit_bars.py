@@ -9,6 +9,8 @@ from tui_chat.ui.model_rows import ModelRow, RungFit
 _LABEL = 11
 _NEED = 30
 _VERDICT = 14
+_QUICK_BYTES = 200_000_000
+"""Weights up to which a model is not slow on a CPU either."""
 _NARROW = 2 + _LABEL + _NEED + _VERDICT
 """Below this there is no room for all words, and none for bars."""
 
@@ -89,4 +91,5 @@ def _verdict(rung: RungFit, best: RungFit | None) -> tuple[str, str]:
         return "m", "not used"
     if rung.spare and best is not rung:
         return "m", "not needed"
-    return "ok", "fits, slow" if rung.device == "cpu" else "fits"
+    is_slow = rung.device == "cpu" and rung.weights_bytes > _QUICK_BYTES
+    return "ok", "fits, slow" if is_slow else "fits"

@@ -113,9 +113,15 @@ class ModelRow:
         if self.checkpoint is not None and self.checkpoint.quantization:
             facts.append(self.checkpoint.quantization)  # packed: its numbers are no parameters
         elif self.checkpoint is not None:
-            count = self.checkpoint.parameters
-            facts.append(f"{count / 1e9:.1f} B" if count >= 995e6 else f"{count / 1e6:.0f} M")
+            facts.append(_parameters(self.checkpoint.parameters))
         return " · ".join([*facts, *([f"window {self.window:,}"] if self.window else [])])
+
+
+def _parameters(count: int) -> str:
+    """A number of parameters as people write it: "7.6 B", "30 M", "45 k"."""
+    if count >= 995e6:
+        return f"{count / 1e9:.1f} B"
+    return f"{count / 1e6:.0f} M" if count >= 995e3 else f"{count / 1e3:.0f} k"
 
 
 def model_folders(model_dirs: Sequence[str]) -> list[Path]:

@@ -112,6 +112,8 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
         self._shown: list[ModelRow] = []
         self._free: list[str] = []
         self._loaded = False
+        self._warned = ""
+        """The model that does not fit, as was said when it was to be loaded."""
 
     def compose(self) -> ComposeResult:
         yield OneLine([[("hi", "Models")]], id="model-title")
@@ -325,6 +327,16 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
             return
         if model.is_unknown:
             self.run_worker(self._ask_hub(model.name), group="hub", exit_on_error=False)
+            return
+        rung = self._chosen_rung
+        fits = not model.rungs or (rung is not None and not rung.short_bytes)
+        if self._is_loaded and not fits and self._warned != model.name:
+            self._warned = model.name
+            self.notify(
+                "It does not fit, so the model that is loaded stays. Enter again tries it.",
+                severity="warning",
+                markup=False,
+            )
             return
         precision, device = self._rung or (self._config.precision, self._config.device)
         self.dismiss(ModelChoice(model.name, precision, device, self._window))
