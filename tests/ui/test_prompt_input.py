@@ -414,6 +414,23 @@ async def test_a_long_prompt_is_folded_on_the_page_until_it_is_clicked(make_app:
         await until(pilot, lambda: "line 39 of" not in shown(app))
 
 
+async def test_a_folded_prompt_is_opened_with_the_keys_alone(make_app: MakeApp) -> None:
+    app = make_app(reply="ok")
+    async with app.run_test(size=(100, 60)) as pilot:
+        await ready(pilot)
+        await paste(pilot, LOG)
+        await send(pilot)
+        await pilot.press("alt+up", "up")
+        await until(pilot, lambda: "Enter unfold" in shown(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "line 39 of" in shown(app) and "Enter fold" in shown(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "line 39 of" not in shown(app))
+        await ask(pilot, "short")
+        await pilot.press("alt+up", "up", "enter")  # nothing is folded: it is edited
+        await until(pilot, lambda: app.chat.box.text == "short")
+
+
 async def test_the_files_of_a_stored_message_can_be_opened(make_app: MakeApp, here: Path) -> None:
     app = make_app(reply="ok")
     async with app.run_test(size=(100, 60)) as pilot:

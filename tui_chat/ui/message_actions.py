@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tui_chat.chat.context import left_out
 from tui_chat.types import Message, Role
 from tui_chat.ui.text_actions import TextActions
+from tui_chat.ui.user_turn import UserTurn
 
 if TYPE_CHECKING:
     from tui_chat.ui.chat_screen import ChatScreen
@@ -40,17 +41,20 @@ class MessageActions(TextActions):
         self._chat.walk.leave()
 
     async def do_message_open(self, _: str | None) -> None:
-        """Open or fold the reasoning of a reply; a prompt opens in the box."""
+        """Open or fold what is folded of a message; a prompt without that opens in the box."""
         message = self._chat.walked or self._last(Role.ASSISTANT)
-        if message is not None and message.role is Role.USER:
-            await self._edit(message)
-            return
         view = self._chat.transcript.view_of(message.id) if message else None
         thoughts = getattr(view, "reasoning", None)
-        if thoughts is None:
+        if isinstance(view, UserTurn) and view.folds:
+            view.toggle()
+        elif message is not None and message.role is Role.USER:
+            await self._edit(message)
+            return
+        elif thoughts is not None:
+            thoughts.action_unfold()
+        else:
             self.tell("There is no reasoning to open here.", seconds=3)
             return
-        thoughts.action_unfold()
         if self._chat.walked:
             self._chat.walk.show_offers()
 

@@ -1,4 +1,4 @@
-"""A prompt on the page; its files and the rest of a long text are folded until it is clicked."""
+"""A prompt on the page; its files and the rest of a long text are folded until it is opened."""
 
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,16 @@ class UserTurn(InkText):
         text = "".join(part if isinstance(part, str) else part[1] for part in self._parts)
         rows = wrap([Run(sanitize(text))], self.content_size.width)
         return sorted(hits_in_rows(rows, self._words))
+
+    @property
+    def folds(self) -> bool:
+        """Whether there is something to open, or to fold again."""
+        return bool(self._files or _head(self._written, open_=False)[1])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what can be folded is open."""
+        return self._open
 
     def toggle(self) -> None:
         """Open what is folded, or fold it again."""

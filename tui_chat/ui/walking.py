@@ -12,8 +12,9 @@ from tui_chat.chat.context import left_out
 from tui_chat.types import Message, Role
 from tui_chat.ui.commands import Action, key_label
 from tui_chat.ui.ink import Line, OneLine, Part
-from tui_chat.ui.message_view import AssistantTurn
+from tui_chat.ui.message_view import AssistantTurn, Reasoning
 from tui_chat.ui.status_bar import Activity
+from tui_chat.ui.user_turn import UserTurn
 
 if TYPE_CHECKING:
     from tui_chat.ui.chat_screen import ChatScreen
@@ -202,8 +203,13 @@ class Walk:
             both = self._key("message-previous") + self._key("message-next")
             offers.append((both, "other versions", "versions"))
         view = chat.transcript.view_of(message.id)
-        if isinstance(view, AssistantTurn) and view.reasoning is not None:
-            verb = "fold" if view.reasoning.is_open else "unfold"
+        folded: Reasoning | UserTurn | None = None
+        if isinstance(view, AssistantTurn):
+            folded = view.reasoning
+        elif isinstance(view, UserTurn) and view.folds:
+            folded = view
+        if folded is not None:
+            verb = "fold" if folded.is_open else "unfold"
             offers.append((self._key("message-open"), verb, verb))
         return [offer for offer in offers if offer[0]]
 
