@@ -92,9 +92,13 @@ def _run(argv: Sequence[str]) -> int:
     gc.disable()  # until the first frame: nothing that is imported becomes garbage
     # Until the app catches it, there is nothing to save and Ctrl+C just ends the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from tui_chat.ui.lifeguard import Lifeguard
+
+    lifeguard = Lifeguard()
+    lifeguard.start()  # before anything starts a thread
     from tui_chat.ui.app import run_app
 
-    return run_app(options)
+    return run_app(options, lifeguard)
 
 
 def _archive(args: argparse.Namespace, options: Options) -> int:

@@ -11,6 +11,7 @@ from tui_chat.cli import main
 from tui_chat.config import Config, Options, Resume, load_config, with_options
 from tui_chat.types import Mode, Precision
 from tui_chat.ui.commands import ACTIONS
+from tui_chat.ui.lifeguard import Lifeguard
 
 
 def run(*arguments: str) -> int:
@@ -40,11 +41,12 @@ def screen_options(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
 
     started: list[Options] = []
 
-    def run_app(options: Options) -> int:
+    def run_app(options: Options, lifeguard: Lifeguard) -> int:
         started.append(options)
         return 7
 
     monkeypatch.setattr(app, "run_app", run_app)
+    monkeypatch.setattr(Lifeguard, "start", lambda self: None)
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(sys, "__stderr__", Terminal())
     monkeypatch.setenv("TERM", "xterm-256color")

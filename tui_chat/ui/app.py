@@ -45,6 +45,7 @@ from tui_chat.ui.commands import ACTIONS, TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.driver import FramedApp, SafeDriver
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
+from tui_chat.ui.lifeguard import Lifeguard
 from tui_chat.ui.pace import LOCAL, REMOTE, calm
 from tui_chat.ui.theme_switch import ThemeSwitch
 
@@ -121,6 +122,8 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self._data_dir = data_dir
         self._resume = resume
         self.takes_keys = threading.Event()
+        self.exit_at_once: Callable[[int], None] = os._exit
+        """Ends the process where the screen cannot be left any more."""
         self.failed = False
         self.print_on_exit = config.print_on_exit
         self._ending = False
@@ -301,7 +304,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
             return
         # Also where the user is leaving already: that may hang.
         self._killed, self._ending, self._end_code = True, True, code
-        watchdog = threading.Timer(MOST_SHUTDOWN_SECONDS, os._exit, (code,))
+        watchdog = threading.Timer(MOST_SHUTDOWN_SECONDS, self.exit_at_once, (code,))
         watchdog.daemon = True
         watchdog.start()
 
@@ -316,7 +319,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
                 with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
                     self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
             time.sleep(2.0)
-            os._exit(code)
+            self.exit_at_once(code)
 
         threading.Thread(target=finish, name="shutdown", daemon=True).start()
 
@@ -534,8 +537,10 @@ def model_name(spec: ModelSpec) -> str:
     return Path(spec.model).name or spec.model
 
 
-def run_app(options: Options) -> int:
+def run_app(options: Options, lifeguard: Lifeguard) -> int:
     """Run the screen until the user leaves; the exit code of the process.
+
+    The `lifeguard` watches this process, and is told whether the screen is up.
 
     Raises:
         PresetError: the command line names a preset that cannot be used.
@@ -549,9 +554,12 @@ def run_app(options: Options) -> int:
         resume=options.resume,
     )
     app.drawable = plain_glyphs.drawable(loaded.config.glyphs)
+    app.exit_at_once = lifeguard.exit
     start_log()
     with terminal.stray_output_to_log():
+        lifeguard.screen_is_up()
         code = app.run(mouse=loaded.config.mouse)
+    lifeguard.screen_is_down()
     if app.failed:
         print(f"tui-chat: the screen failed; the log has the details: {files.log_path()}")
     app.engine_thread.stop()
