@@ -28,6 +28,7 @@ from tui_chat.types import (
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import InkText, OneLine
 from tui_chat.ui.message_view import AssistantTurn, Reply
+from tui_chat.ui.status_bar import Activity
 from tui_chat.ui.user_turn import UserTurn
 
 
@@ -193,6 +194,20 @@ async def test_prompts_sent_during_a_reply_are_answered_one_after_another(
         await until(pilot, lambda: len(app.chat.session.conversation.messages) == 6)
         asked = [m.content for m in app.chat.session.conversation.messages if m.role is Role.USER]
         assert asked == ["one", "two", "three"]
+
+
+async def test_a_narrow_row_still_tells_the_rate_and_the_key_that_stops(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 2000, rate=200)
+    async with app.run_test(size=(40, 15)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "go")
+        await pilot.press("enter")
+        row = app.screen.query_one(Activity)
+        await until(pilot, lambda: "tok/s" in str(row.render()))
+        await until(pilot, lambda: "Esc stop" in str(row.render()))
+        assert "…" not in str(row.render())
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.chat.busy)
 
 
 async def test_escape_stops_the_reply_and_keeps_its_text(make_app: MakeApp) -> None:

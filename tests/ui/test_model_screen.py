@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -388,6 +389,12 @@ async def test_every_line_fits_at_any_width(cache: Path, width: int) -> None:
         await until(pilot, lambda: sum("GB short" in line for line in text(pilot)) >= 3)
         assert all(len(line) <= width for line in text(pilot))
         assert "Esc back" in text(pilot)[-1]
+
+
+async def test_a_narrow_screen_tells_what_each_rung_needs_too(cache: Path) -> None:
+    async with Host("Org/Small-Instruct").run_test(size=(40, 24)) as pilot:
+        await until(pilot, lambda: re.search(r"\d/\d+\.\d GB ", "\n".join(text(pilot))) is not None)
+        assert all(len(line) <= 40 for line in text(pilot))
 
 
 def test_the_best_rung_is_the_first_that_fits() -> None:

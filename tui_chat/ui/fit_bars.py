@@ -46,15 +46,17 @@ class FitBars(Widget):
         for rung in rungs:
             chosen = rung == self._chosen
             parts += [("you", "▌") if chosen else " ", " "]
-            label = f"{rung.label:<{_LABEL}}"
+            label = rung.label.ljust(_LABEL if width >= _NARROW else _LABEL - 1)
             parts.append(("hi", label) if chosen else label)
             if cells >= 8:
                 parts += _bar(rung, cells, cells / most)
-            verdict, need = _verdict(rung, self._model.best), f"{amounts(rung)}  "
+            verdict = _verdict(rung, self._model.best)
+            room = width - 2 - len(label) - len(verdict[1])
             if width >= _NARROW:
                 parts.append(("m", f"needs {amounts(rung)} free".ljust(_NEED)))
-            elif 2 + _LABEL + len(need) + len(verdict[1]) <= width:
-                parts.append(("m", need))
+            else:
+                needs = (f"{amounts(rung)}  ", f"{amounts(rung).replace(' of ', '/')}  ")
+                parts += [("m", need) for need in needs if len(need) <= room][:1]
             parts += [verdict, "\n"]
         return paint(self.app, parts[:-1])
 

@@ -153,13 +153,13 @@ class Activity(OneLine):
         """The reply is being decoded; the rate is that of the decode so far."""
         tokens, elapsed = delta.completion_tokens, delta.decode_seconds
         about = "≈" if delta.approximate else ""
-        parts: list[Part] = [("it", "▪"), " writing  ", ("m", f"{about}{tokens:,} tok")]
+        mark, count = ("it", "▪"), f"{about}{tokens:,} tok"
+        lines: list[Line] = [(mark, " writing  ", ("m", count)), (mark, f" {count}")]
         if tokens >= 8 and elapsed > 0:
-            parts += [
-                ("m", f" · {seconds(elapsed)} · "),
-                ("rate", f"{about}{(tokens - 1) / elapsed:.1f} tok/s"),
-            ]
-        self.show([parts], _below(follow_key, unseen=True) if below else _stop(stop_key))
+            rate = ("rate", f"{about}{(tokens - 1) / elapsed:.1f} tok/s")
+            long: Line = (*lines[0], ("m", f" · {seconds(elapsed)} · "), rate)
+            lines = [long, long, (mark, " ", ("m", f"{count} · "), rate), (mark, " ", rate)]
+        self.show(lines, _below(follow_key, unseen=True) if below else _stop(stop_key))
 
 
 def meter_of_progress(fraction: float, cells: int) -> list[Part]:
