@@ -52,6 +52,14 @@ def test_a_key_is_timed_at_rest_and_during_a_reply(
     assert all(row.before > 0 and row.after > 0 for row in rows)
 
 
+@pytest.mark.parametrize("name", [name for name in stalls.replies(0.01) if name != "prose"])
+def test_no_reply_holds_up_the_keys(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(stalls, "SETTLE_SECONDS", 0.3)
+    delays = stalls.delays_of(stalls.replies()[name], 0, reads_it=False)
+    # In time of the processor, which a busy machine does not lengthen.
+    assert max(delay.own for delay in delays) < 250
+
+
 def test_replies_that_are_hard_to_show_are_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stalls, "SETTLE_SECONDS", 0.2)
     monkeypatch.setattr(stalls, "RATES", {"at once": 0})

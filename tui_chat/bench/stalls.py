@@ -33,15 +33,15 @@ _NOT_TEXT = re.compile(r"[\s*•▪◦│┃|▏▎▍▌▐█▕▁▔─-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Delay:
-    """The longest one of a reply."""
+class Delay:
+    """For how long the event loop did not go on."""
 
     milliseconds: float
     """Without the time in which others had the processor."""
     whole: float
     """With it."""
     own: float
-    """Processor time of the loop in it."""
+    """Processor time of the loop in it, in milliseconds."""
 
 
 def replies(size: float = 1.0) -> Mapping[str, str]:
@@ -89,11 +89,12 @@ def rows(texts: Mapping[str, str], runs: int, report: Report) -> Iterator[Row]:
         BenchError: see `measure`.
     """
     for speed, rate in RATES.items():
-        ordinary: list[_Delay] = []
+        ordinary: list[Delay] = []
         for name, text in texts.items():
             found = []
             for number in range(runs):
-                found.append(_delay(text, rate))
+                delays = delays_of(text, rate)
+                found.append(max(delays, key=lambda delay: delay.milliseconds))
                 report(f"stalls, {name} {speed}, run {number + 1} of {runs}: " + _told(found[-1]))
             ordinary = ordinary or found
             worst = max(found, key=lambda delay: delay.milliseconds)
@@ -107,15 +108,17 @@ def rows(texts: Mapping[str, str], runs: int, report: Report) -> Iterator[Row]:
             )
 
 
-def _told(delay: _Delay) -> str:
+def _told(delay: Delay) -> str:
     return (
         f"{delay.milliseconds:.0f} ms, of it {delay.own:.0f} ms processor time of the loop; "
         f"{delay.whole:.0f} ms with what others took"
     )
 
 
-def _delay(text: str, rate: int) -> _Delay:
-    """Let the app write `text`; the longest delay of its event loop until it is at rest.
+def delays_of(text: str, rate: int, *, reads_it: bool = True) -> list[Delay]:
+    """Let the app write `text`; the delays of its event loop until it is at rest, one at least.
+
+    With `reads_it` the whole of it is looked for on a high screen then, which takes a while.
 
     Raises:
         BenchError: see `measure`.
@@ -142,17 +145,17 @@ def _delay(text: str, rate: int) -> _Delay:
                     f"What is on disk is not the text of the reply: {reply.finish_reason}, "
                     f"{len(reply.content)} of {len(text)} characters."
                 )
-            _check_shown(terminal, text)
+            if reads_it:
+                _check_shown(terminal, text)
         lines = [
             tuple(map(float, line.split()))
             for line in beats.read_text(encoding="ascii").splitlines()
         ]
-    delays = [
-        _Delay((late - waited) * 1000, late * 1000, own * 1000)
+    return [
+        Delay((late - waited) * 1000, late * 1000, own * 1000)
         for at, late, own, waited in lines
         if begin < at < end
-    ]
-    return max(delays, key=lambda delay: delay.milliseconds, default=_Delay(1.0, 1.0, 0.0))
+    ] or [Delay(1.0, 1.0, 0.0)]
 
 
 def _check_shown(terminal: Terminal, text: str) -> None:
