@@ -169,7 +169,7 @@ def test_a_prompt_that_waits_for_the_model(make_app: MakeApp, snap_compare: Comp
     async def sent(pilot: Pilot[int]) -> None:
         await settled(pilot, lambda app: app.takes_keys.is_set())
         await pilot.press(*"hello", "enter")
-        await settled(pilot, lambda app: bool(app.chat._queue))
+        await settled(pilot, lambda app: bool(app.chat.replies.waiting))
 
     try:
         assert snap_compare(make_app(gate=gate), run_before=sent)

@@ -55,7 +55,7 @@ class Actions(MessageActions):
             screen.clear_selection()
         elif screen is not chat:
             screen.dismiss()
-        elif chat.stop_reply() or self.app.cancel_download():
+        elif chat.replies.stop() or self.app.cancel_download():
             pass
         elif chat.box.text:
             self.app.history.add(chat.box.full_text)
@@ -82,7 +82,7 @@ class Actions(MessageActions):
 
     def do_stop(self, argument: str | None) -> None:
         """Stop the reply; while a model loads, /stop (but not a stray Esc) cancels the load."""
-        if self.app.chat.stop_reply():
+        if self.app.chat.replies.stop():
             pass
         elif argument is not None:
             self.app.cancel_load()
@@ -234,7 +234,7 @@ class Actions(MessageActions):
         with contextlib.suppress(StoreError):
             await asyncio.to_thread(session.log.load_message, message_id)
         if all(message.id != message_id for message in session.conversation.messages):
-            if chat.is_writing():
+            if chat.replies.is_writing():
                 return
             with contextlib.suppress(KeyError):  # it is gone since it was found
                 await chat.branches.open_version(message_id)  # it stands on another branch

@@ -406,7 +406,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self.loaded = replace(
             self.loaded, config=replace(self.loaded.config, servers=config.servers)
         )
-        self.chat.stop_reply()
+        self.chat.replies.stop()
         self.load_model(model_spec(config, self.spec.echo_rate))
 
     def unload_model(self) -> None:
@@ -415,7 +415,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
             loading = "A model is being loaded; /stop cancels that."
             self.notify(loading if self._load_cancel else "No model is loaded.", markup=False)
             return
-        self.chat.stop_reply()
+        self.chat.replies.stop()
         old = self._let_go()
         self.chat.update_status(rung="no model", memory=None)
 

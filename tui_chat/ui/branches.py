@@ -28,19 +28,19 @@ class Branches:
     async def regenerate(self, message_id: str) -> None:
         """Write the reply to a prompt, or a reply, again; the old one stays in the file."""
         chat = self._chat
-        if chat.is_writing() or chat.lacks_model():
+        if chat.replies.is_writing() or chat.lacks_model():
             return
         chat.cancel_edit()
         if chat.walked is not None:
             chat.walk.leave()
         await self._cut_page(message_id, keep=Role.USER)
-        chat.start_reply(None, partial(chat.session.regenerate, message_id))
+        chat.replies.start(None, partial(chat.session.regenerate, message_id))
 
     async def submit_edit(self, text: str) -> None:
         """Ask an edited prompt on a branch of its own, or store an edited reply."""
         chat, edited = self._chat, self._chat.walk.editing
         asks = edited is not None and edited.role is Role.USER
-        if edited is None or chat.is_writing() or (asks and chat.lacks_model()):
+        if edited is None or chat.replies.is_writing() or (asks and chat.lacks_model()):
             chat.box.set_text(text)
         elif asks and (sentence := await asyncio.to_thread(self._too_long, edited, text)):
             chat.app.notify(sentence, markup=False)
@@ -50,7 +50,7 @@ class Branches:
             chat.walk.end_edit()
             await self._cut_page(edited.id)
             view = await chat.transcript.add_user("", text)
-            chat.start_reply(view, partial(chat.session.edit, edited.id, text))
+            chat.replies.start(view, partial(chat.session.edit, edited.id, text))
         elif text == edited.content or self._store(edited, text):
             chat.walk.end_edit()
             await chat.transcript.show_branch(chat.session.conversation, follow=True)

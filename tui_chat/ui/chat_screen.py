@@ -7,11 +7,9 @@ itself comes after the first frame, so that its modules need not be imported bef
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from textual import events, on
@@ -30,17 +28,10 @@ from tui_chat.config import Config
 from tui_chat.settings import overlaid
 from tui_chat.types import (
     Conversation,
-    EngineNotice,
     GenerationSettings,
     LoadProgress,
     Message,
     Mode,
-    PrefillProgress,
-    ReplyEvent,
-    ReplyFinished,
-    ReplyMetrics,
-    ReplyStarted,
-    TextDelta,
 )
 from tui_chat.ui import welcome
 from tui_chat.ui.commands import TYPING_ACTIONS, Action, is_command
@@ -53,11 +44,10 @@ from tui_chat.ui.ground import blank_rows
 from tui_chat.ui.ink import InkText, Line, OneLine, gigabytes
 from tui_chat.ui.pace import Pace
 from tui_chat.ui.prompt_input import PromptInput
-from tui_chat.ui.reply_painter import ReplyPainter
+from tui_chat.ui.replies import Replies
 from tui_chat.ui.status_bar import Activity, StatusBar
 from tui_chat.ui.title_writer import TitleWriter
 from tui_chat.ui.transcript import Transcript
-from tui_chat.ui.user_turn import UserTurn
 
 if TYPE_CHECKING:
     from tui_chat.chat.session import Session
@@ -69,7 +59,6 @@ if TYPE_CHECKING:
     from tui_chat.ui.find import Find
     from tui_chat.ui.walking import Walk
 
-log = logging.getLogger(__name__)
 
 DOWNLOAD_STAGES = ("asking the hub", "downloading")
 
@@ -100,9 +89,7 @@ class ChatScreen(Screen[None]):
         self._pace = pace
         self._session: Session | None = None
         self.mode = self._usual_mode = config.mode
-        self.busy = False
         self.load_progress: LoadProgress | None = None
-        self._engine_thread = engine_thread
         self._actions = {action.id: action for action in actions}
         self._config = config
         self._history = history
@@ -112,12 +99,9 @@ class ChatScreen(Screen[None]):
         self._server = server
         self._loading = True
         """A model is on its way; before the first frame, that of the start."""
-        self._cancel: Event | None = None
-        self._told: set[tuple[str, str]] = set()
-        self._queue: list[tuple[str, UserTurn]] = []
+        self.replies = Replies(self, engine_thread, pace)
         self.drafts = DraftKeeper(self, drafts, self._unsent)
         self.titles = TitleWriter(self, engine_thread, enabled=config.auto_titles)
-        self._painter: ReplyPainter | None = None
         self.status_changed: Signal[None] = Signal(self, "status changed")
         self._unseen = False
         """A reply went on under the view, and has not been scrolled to."""
@@ -168,6 +152,11 @@ class ChatScreen(Screen[None]):
         if self._session is None:
             raise RuntimeError("no conversation is shown before the first frame")
         return self._session
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reply runs."""
+        return self.replies.busy
 
     @property
     def engine(self) -> "Engine | None":
@@ -292,7 +281,7 @@ class ChatScreen(Screen[None]):
     async def model_ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""
         self.load_progress, self._loading = None, False
-        self._told.clear()
+        self.replies.forget_notes()
         fresh = bool(self.query("#load-line"))
         if fresh:
             self.query_one("#load-line", OneLine).show([[("ok", "ready")]])
@@ -303,7 +292,7 @@ class ChatScreen(Screen[None]):
         self._show_activity()
         self.update_status(tokens_per_second=0.0)
         self.count_soon()
-        await self._send_next()
+        await self.replies.send_next()
 
     async def model_failed(self, sentence: str, log_path: str) -> None:
         """No model could be loaded; what is waiting keeps waiting."""
@@ -331,16 +320,13 @@ class ChatScreen(Screen[None]):
     async def show_first_session(self, session: "Session") -> None:
         """Show the conversation of the start; a prompt that came even before it stays."""
         self.drafts.prune()
-        if self._queue:
+        if self.replies.waiting:
             self._session = session
             self.drafts.switch(session.conversation, adopt=False)
             if session.conversation.messages:
                 load = partial(self._load_earlier, session)
                 await self.transcript.show_conversation(session.conversation, load)
-                texts = [text for text, _ in self._queue]
-                self._queue = [
-                    (text, await self.transcript.add_user("", text, waiting=True)) for text in texts
-                ]
+                await self.replies.show_waiting()
             self.drafts.changed()
             self.settings_changed()
         else:
@@ -348,8 +334,7 @@ class ChatScreen(Screen[None]):
 
     async def show_session(self, session: "Session") -> None:
         """Show another conversation; a reply that runs is stopped, its text is kept."""
-        if self._cancel is not None:
-            self._cancel.set()
+        self.replies.stop()
         if self._walk is not None:
             self._walk.cancel_edit()
             self._walk.leave()
@@ -362,10 +347,8 @@ class ChatScreen(Screen[None]):
         unsent = self.drafts.switch(conversation, adopt=not typed)
         if not typed:
             self.box.show_draft(unsent.text)
-        if self._painter is not None:
-            self._painter.close()
-        self._session, self.busy, self._cancel, self._painter = session, False, None, None
-        self._queue.clear()
+        self.replies.leave()
+        self._session = session
         self.desk.attach_again(unsent.files)
         self.settings_changed()
         if conversation.messages:
@@ -422,7 +405,7 @@ class ChatScreen(Screen[None]):
 
         walk = self._walk
         draft = walk.unsent if walk is not None and walk.editing else self.box.draft
-        waiting = (*(text for text, _ in self._queue), *self.desk.held)
+        waiting = (*self.replies.waiting, *self.desk.held)
         return Draft(draft, waiting, self.desk.files_to_keep)
 
     async def notice(self, line: Line) -> None:
@@ -432,8 +415,7 @@ class ChatScreen(Screen[None]):
 
     @on(Transcript.EndReached)
     def _show_activity(self) -> None:
-        if self.busy and self._painter is not None:
-            self._painter.repaint_figures()
+        if self.replies.repaint_figures():
             return
         if self.load_progress is not None and self.engine is None:
             return
@@ -488,148 +470,36 @@ class ChatScreen(Screen[None]):
             await self.app.run_action(f"app.slash({text.strip()!r})")
             return
         await self.query(".welcome, .refused").remove()
-        waiting = self.busy or self.engine is None
-        view = await self.transcript.add_user("", text, waiting=waiting)
-        if waiting:
-            self._queue.append((text, view))
-            self.count_soon()
-            if self.engine is None and not self._loading:
-                self.lacks_model()
-        else:
-            self.start_reply(view, partial(self.session.reply, text))
+        await self.replies.ask(text)
 
     @on(OptionList.OptionSelected, "#starters")
     def _take_starter(self, event: OptionList.OptionSelected) -> None:
         self.box.focus()
         self.post_message(PromptInput.Submitted(str(event.option.prompt)))
 
-    async def _send_next(self) -> None:
-        if self.busy or not self._queue or self.engine is None:
-            return
-        text, waiting = self._queue.pop(0)
-        await waiting.remove()
-        view = await self.transcript.add_user("", text)
-        self.start_reply(view, partial(self.session.reply, text))
-
-    def start_reply(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
-        """Run a reply on the engine thread; its events come back as messages."""
-        from tui_chat.chat.context import PromptTooLong
-        from tui_chat.chat.session import ChatReadOnly, SessionError
-
-        session = self.session
-        self.titles.stop()
-        activity = self.query_one(Activity)
-        self._painter = ReplyPainter(
-            self.transcript, activity, asked=asked, key=self.key, pace=self._pace
-        )
-        self.busy = True
-        self.desk.show_hint()
-
-        def job(cancel: Event) -> None:
-            try:
-                reply = run(
-                    mode=lambda: self.mode, settings=partial(self._settings, session), cancel=cancel
-                )
-                with contextlib.closing(reply) as events:  # type: ignore[type-var]
-                    for event in events:
-                        self.post_message(SessionEvent(session, event))
-            except (PromptTooLong, ChatReadOnly) as error:
-                self.post_message(MessageRefused(session, str(error)))
-            except SessionError as error:
-                self.post_message(ReplyCrashed(session, str(error)))
-            except Exception as error:
-                log.exception("the reply ended with an unexpected error")
-                sentence = f"The reply failed ({type(error).__name__}); your prompt is saved."
-                self.post_message(ReplyCrashed(session, sentence))
-
-        self._cancel = self._engine_thread.submit(job)
-
     @property
     def generation_settings(self) -> GenerationSettings:
         """How replies are generated now."""
-        return self._settings(self.session, self.mode)
+        return self.settings_of(self.session, self.mode)
 
-    def _settings(self, session: "Session", mode: Mode) -> GenerationSettings:
+    def settings_of(self, session: "Session", mode: Mode) -> GenerationSettings:
         """How replies are generated in `mode`: what the conversation sets, else the config."""
         return overlaid(self._config.settings(mode), session.conversation.settings, mode)
 
     @on(SessionEvent)
-    async def paint_event(self, message: SessionEvent) -> None:
-        """Paint one event of the reply; those of a chat that was left are only stored."""
-        if message.session is not self.session or self._painter is None:
-            return
-        match message.event:
-            case ReplyStarted() as started:
-                self.drafts.sent(self.session.conversation)
-                await self._painter.started(started, self.session.conversation)
-                if started.note:
-                    await self.transcript.add_notice([("warn", "↓ "), ("m", started.note)])
-                self.update_status(prompt_tokens=started.plan.prompt_tokens, draft_tokens=0)
-            case PrefillProgress() as progress:
-                self._painter.prefill(progress)
-            case EngineNotice(text, passing=True):
-                self._painter.waiting(text)
-            case EngineNotice(text):
-                await self.notice([("m", text)])
-            case TextDelta() as delta:
-                self._painter.delta(delta)
-            case ReplyFinished() as finished:
-                await self._painter.finished(finished)
-                metrics = finished.message.metrics
-                if metrics is not None and metrics.completion_tokens >= 8:
-                    self.update_status(
-                        tokens_per_second=metrics.tokens_per_second,
-                        exact_rate=not metrics.approximate,
-                    )
-                if metrics is not None:
-                    await self._tell_notes(metrics)
-                await self._end_reply()
-
-    async def _tell_notes(self, metrics: ReplyMetrics) -> None:
-        """Say once for each model what it could not do for a reply, and why."""
-        notes = {
-            "the whole prompt was read again": metrics.cache_note,
-            "no drafts were verified": metrics.speculation_note,
-        }
-        for what, why in notes.items():
-            if why and (what, why) not in self._told:
-                self._told.add((what, why))
-                await self.notice([("m", f"{what}: {why}")])
+    async def _paint_event(self, message: SessionEvent) -> None:
+        await self.replies.paint(message.session, message.event)
 
     @on(ReplyCrashed)
     async def _reply_crashed(self, message: ReplyCrashed) -> None:
-        if message.session is self.session:
-            await self.transcript.show_branch(self.session.conversation, follow=True)
-            again: Line = (("k", self.key("regenerate")), ("m", " try again"))
-            await self.transcript.add_failure(message.sentence, again)
-            await self._end_reply()
+        await self.replies.crashed(message.session, message.sentence)
 
     @on(MessageRefused)
     async def _message_refused(self, message: MessageRefused) -> None:
-        """Put the text of a message that cannot be sent back into the box, before what is there."""
-        if message.session is not self.session:
-            return
-        asked = self._painter.asked if self._painter is not None else None
-        refused = [asked] if asked is not None else []
-        ways: list[Line] = []
-        if self.session.log.read_only:  # what waits can be sent no more than this
-            refused += [view for _, view in self._queue]
-            self._queue.clear()
-            ways.append((("k", self.key("new")), ("m", " starts a new chat")))
-        for view in reversed(refused):
-            await view.remove()
-            self.desk.take_back(view.text)
-        if self.session.conversation.messages:  # an edit had cut the page there
-            await self.transcript.show_branch(self.session.conversation, follow=True)
-        await self.query(".refused").remove()
-        await self.transcript.add_failure(message.sentence, *ways, classes="refused")
-        self.transcript.follow()
-        await self._end_reply()
+        await self.replies.refused(message.session, message.sentence)
 
-    async def _end_reply(self) -> None:
-        if self._painter is not None:
-            self._painter.close()
-        self.busy, self._cancel, self._painter = False, None, None
+    async def reply_ended(self) -> None:
+        """The conversation has another message: show what follows from that."""
         self._unseen = not self.transcript.at_end
         self.transcript.update(self.session.conversation)
         await self.transcript.trim()
@@ -640,9 +510,6 @@ class ChatScreen(Screen[None]):
         self.call_after_refresh(self._show_activity)
         self.desk.show_hint()
         self.count_soon()
-        await self._send_next()
-        if not self.busy:
-            self.titles.soon(self.session, self._settings(self.session, self.mode).thinking)
 
     @on(TitleWritten)
     def _show_title(self, message: TitleWritten) -> None:
@@ -657,18 +524,10 @@ class ChatScreen(Screen[None]):
 
     # ---- actions of a conversation ----
 
-    def stop_reply(self) -> bool:
-        """Stop the reply that runs; False when none does."""
-        if self._cancel is None:
-            return False
-        self._cancel.set()
-        return True
-
-    def is_writing(self) -> bool:
-        """Whether a reply runs, so that nothing may be changed; says so."""
-        if self.busy:
-            self.app.notify("The reply is still being written; stop it first.", markup=False)
-        return self.busy
+    @property
+    def expects_model(self) -> bool:
+        """Whether a model is on its way."""
+        return self._loading
 
     def lacks_model(self) -> bool:
         """Whether no model is there yet to answer; says so."""
@@ -702,21 +561,6 @@ class ChatScreen(Screen[None]):
         self.close_find()
         if self.walked is not None:
             self.walk.leave()
-
-    async def continue_reply(self) -> None:
-        """Go on with the last reply, which was cut off, in its place on the page."""
-        from tui_chat.chat.session import NOTHING_TO_CONTINUE
-
-        messages = self.session.conversation.messages
-        if self.busy:
-            self.app.notify("The reply is still being written.", markup=False)
-        elif not messages or not messages[-1].can_continue:
-            self.app.notify(NOTHING_TO_CONTINUE, markup=False)
-        elif not self.lacks_model():
-            if self.walked is not None:
-                self.walk.leave()
-            await self.query(".failure").remove()
-            self.start_reply(None, self.session.continue_reply)
 
     @property
     def on_server(self) -> bool:

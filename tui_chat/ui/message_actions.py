@@ -79,7 +79,7 @@ class MessageActions(TextActions):
         await self._edit(walked or await self._target(argument, Role.ASSISTANT, walked=False))
 
     async def _edit(self, message: Message | None) -> None:
-        if message is not None and not self._chat.is_writing():
+        if message is not None and not self._chat.replies.is_writing():
             await self._chat.walk.edit(message)
 
     async def do_message_again(self, argument: str | None) -> None:
@@ -93,12 +93,12 @@ class MessageActions(TextActions):
         if walked is not None and walked.id != self._messages[-1].id:
             self.tell("Only the last reply of a branch can be continued.")
         else:
-            await self._chat.continue_reply()
+            await self._chat.replies.go_on()
 
     async def do_message_exclude(self, argument: str | None) -> None:
         """Leave the turn of the message out of the context, or the N-th last turn."""
         message = await self._target(argument, Role.USER)
-        if message is None or self._chat.is_writing():
+        if message is None or self._chat.replies.is_writing():
             return
         out = message.id in left_out(self._messages)
         self._chat.branches.exclude(message.id, not out)
@@ -124,7 +124,7 @@ class MessageActions(TextActions):
 
     async def _go_to_version(self, place: Callable[[int], int]) -> None:
         """Open another version of the message walked to, or of the last one that has some."""
-        if self._chat.is_writing():
+        if self._chat.replies.is_writing():
             return
         log = self._chat.session.log
         last = self._messages[-1:-3:-1]
