@@ -4,7 +4,12 @@ import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says nothing on a machine that is shared.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 # Read by the hub's library when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"

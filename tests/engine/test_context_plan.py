@@ -109,7 +109,7 @@ def planned(chat: Chat, budget: int, **options: Any) -> ContextPlan:
     return plan
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CHATS, BUDGETS, st.integers(0, 100), st.none() | BUDGETS, st.integers(0, 9))
 def test_a_plan_is_within_the_budget_by_the_tokenizers_own_count(
     chat: Chat, budget: int, reserved: int, most: int | None, dropped_before: int
@@ -119,7 +119,7 @@ def test_a_plan_is_within_the_budget_by_the_tokenizers_own_count(
     assert plan.prompt_tokens == chat.count(plan.kept)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CHATS, BUDGETS, st.integers(0, 9))
 def test_system_prompt_and_newest_message_stay_and_only_whole_old_turns_go(
     chat: Chat, budget: int, dropped_before: int
@@ -134,7 +134,7 @@ def test_system_prompt_and_newest_message_stay_and_only_whole_old_turns_go(
     assert split_turns(plan.kept) == turns[len(dropped) :]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CHATS, BUDGETS, BUDGETS, st.integers(0, 9))
 def test_from_the_same_state_a_larger_budget_never_keeps_fewer_turns(
     chat: Chat, one: int, other: int, dropped_before: int
@@ -145,7 +145,7 @@ def test_from_the_same_state_a_larger_budget_never_keeps_fewer_turns(
     assert len(split_turns(fewer.kept)) <= len(split_turns(more.kept))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(CHATS, BUDGETS)
 def test_over_a_whole_chat_turns_go_in_blocks_and_do_not_come_back(chat: Chat, budget: int) -> None:
     turns = split_turns(chat.messages)

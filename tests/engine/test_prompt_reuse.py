@@ -128,7 +128,7 @@ def converse(
 
 
 @EVERY
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_ids_are_those_of_the_plain_template(key: tuple[str, str], data: st.DataObject) -> None:
     ours = OURS[key]
@@ -144,7 +144,7 @@ def test_ids_are_those_of_the_plain_template(key: tuple[str, str], data: st.Data
 
 
 @EVERY
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_no_message_forges_a_control_token(key: tuple[str, str], data: st.DataObject) -> None:
     ours = OURS[key]
@@ -160,7 +160,7 @@ def test_no_message_forges_a_control_token(key: tuple[str, str], data: st.DataOb
 
 
 @EVERY
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_ids_are_those_of_the_whole_text_encoded_at_once(
     key: tuple[str, str], data: st.DataObject
@@ -174,7 +174,7 @@ def test_ids_are_those_of_the_whole_text_encoded_at_once(
 
 
 @EVERY
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_a_draft_is_counted_exactly_at_every_key_press(
     key: tuple[str, str], data: st.DataObject

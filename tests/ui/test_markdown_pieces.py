@@ -185,3 +185,12 @@ def test_markup_that_never_ends_is_shown_as_it_is(mark: str) -> None:
 def test_code_is_counted_and_given_raw() -> None:
     text = "```py\na = '$x$'\n```\n\n- item\n\n  ~~~\n  b\n  ~~~\n\n$$\n    no code\n$$\n\n    c\n"
     assert code_blocks(text) == ["a = '$x$'\n", "b\n", "c\n"]
+
+
+def test_long_code_is_cut_where_a_line_begins_at_the_edge() -> None:
+    function = "\n".join(["def f():", *(f"    x{number} = 0" for number in range(40)), ""])
+    text = "```py\n" + function * 5 + "```\n"
+    found = [piece for piece in streamed([text]).settled if isinstance(piece, CodePiece)]
+    assert len(found) > 1
+    assert all(piece.text.startswith("def f():") for piece in found)
+    assert "".join(piece.text for piece in found) == function * 5

@@ -85,9 +85,26 @@ async def test_a_very_long_reply_is_whole_again_after_a_resize(make_app: MakeApp
     async with make_app().run_test(size=(100, 30)) as pilot:
         reply = await open_reply(pilot, text)
         await pilot.resize_terminal(60, 30)
-        await until(pilot, lambda: not any(laid.is_stale for laid in reply._laid))
+        await until(pilot, lambda: reply.is_laid_out)
         selected, _ = reply.get_selection(SELECT_ALL) or ("", "")
         assert selected.split() == text.replace("**", "").split()
+
+
+async def test_a_long_reply_that_comes_at_once_stays_whole_when_the_terminal_changes_meanwhile(
+    make_app: MakeApp,
+) -> None:
+    text = "\n\n".join(f"Paragraph {number}. {PROSE}" for number in range(1_000))
+    async with make_app().run_test(size=(100, 30)) as pilot:
+        reply = await open_reply(pilot, "before")
+        showing = asyncio.create_task(reply.show(text))
+        await asyncio.sleep(0)
+        assert rows(reply) == ["before"], "what was there is seen until the rest is ready"
+        await pilot.resize_terminal(60, 30)
+        await showing
+        await until(pilot, lambda: reply.is_laid_out)
+        selected, _ = reply.get_selection(SELECT_ALL) or ("", "")
+        assert selected.split() == text.replace("**", "").split()
+        assert max(map(len, rows(reply))) <= 60
 
 
 async def test_a_theme_that_is_chosen_later_colours_what_is_shown(make_app: MakeApp) -> None:

@@ -220,6 +220,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         await self.chat.show_first_session(self._session(self.open_log))
         self.takes_keys.set()
         self.load_model(self.spec)
+        threading.Thread(target=_import_views, name="import", daemon=True).start()
         if self._resume:
             self._doer.tell_state(self.open_log)
         if query is not None:
@@ -535,6 +536,11 @@ def _with_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[s
 def model_name(spec: ModelSpec) -> str:
     """A short name for a model that is not loaded yet."""
     return Path(spec.model).name or spec.model
+
+
+def _import_views() -> None:
+    """Import what shows a reply, so that the first one does not hold up the keys."""
+    from tui_chat.ui import message_view  # noqa: F401
 
 
 def run_app(options: Options, lifeguard: Lifeguard) -> int:

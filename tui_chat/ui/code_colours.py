@@ -1,6 +1,8 @@
 """Code in the palette's words for syntax."""
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
@@ -12,6 +14,8 @@ from tui_chat.ui.wrapping import Run
 MAX_LINE = 2_000
 """Characters of a line; with a longer one the code has no colours, for some lexers would stall."""
 TAB = "    "
+MAX_LEXERS = 64
+"""Kept at once; the names of languages come from models."""
 
 STYLES = {
     Token.Comment: "comment",
@@ -32,31 +36,51 @@ STYLES = {
 }
 
 
-def coloured(code: str, language: str) -> list[list[Run]]:
-    """The lines of `code`; in one colour where `language` is unknown."""
+def coloured(code: str, language: str) -> Iterator[list[Run]]:
+    """The lines of `code`, made as they are taken; in one colour where `language` is unknown.
+
+    The first code in a language waits for `load`, unless that was called before.
+    """
     code = code.replace("\t", TAB)
     lines = code.split("\n")
-    lexer = _lexer(language)
+    lexer = load(language)
     if lexer is None or any(len(line) > MAX_LINE for line in lines):
-        return [[Run(line)] for line in lines]
-    rows: list[list[Run]] = [[]]
+        return ([Run(line)] for line in lines)
+    return islice(_coloured(code, lexer), len(lines))
+
+
+def _coloured(code: str, lexer: Lexer) -> Iterator[list[Run]]:
+    line: list[Run] = []
     for kind, text in lexer.get_tokens(code):
-        first, *others = text.split("\n")
         style = _style(kind)
+        first, *others = text.split("\n")
         if first:
-            rows[-1].append(Run(first, style))
-        rows += [[Run(other, style)] if other else [] for other in others]
-    return rows[: len(lines)]
+            line.append(Run(first, style))
+        for other in others:
+            yield line
+            line = [Run(other, style)] if other else []
+    yield line
 
 
-@lru_cache(maxsize=64)
-def _lexer(language: str) -> Lexer | None:
-    if not language:
-        return None
-    try:
-        return get_lexer_by_name(language, stripnl=False, ensurenl=True)
-    except ClassNotFound:
-        return None
+_lexers: dict[str, Lexer | None] = {}
+
+
+def is_loaded(language: str) -> bool:
+    """Whether `load` takes no time for `language`."""
+    return not language or language in _lexers
+
+
+def load(language: str) -> Lexer | None:
+    """What splits code in `language`; takes a tenth of a second, and may run in any thread."""
+    if not is_loaded(language):
+        try:
+            lexer = get_lexer_by_name(language, stripnl=False, ensurenl=True)
+        except ClassNotFound:
+            lexer = None
+        if len(_lexers) >= MAX_LEXERS:
+            _lexers.clear()
+        _lexers[language] = lexer
+    return _lexers.get(language)
 
 
 @lru_cache(maxsize=512)

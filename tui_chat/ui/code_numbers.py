@@ -29,15 +29,18 @@ class CodeNumbers:
 
         for message in messages:
             if message.role is Role.ASSISTANT and message.id not in self._count:
-                count = len(code_blocks(message.content))
-                if message.id not in self._first:
-                    if self._writing:
-                        self._next = max(self._next, self._first[self._writing] + RESERVED)
-                    self._first[message.id] = self._next
-                elif message.id == self._writing:
-                    self._writing = ""
-                self._count[message.id] = count
-                self._next = max(self._next, self._first[message.id] + count)
+                self.add_counted(message.id, len(code_blocks(message.content)))
+
+    def add_counted(self, message_id: str, count: int) -> None:
+        """Number the blocks of a reply that has `count` of them."""
+        if message_id not in self._first:
+            if self._writing:
+                self._next = max(self._next, self._first[self._writing] + RESERVED)
+            self._first[message_id] = self._next
+        elif message_id == self._writing:
+            self._writing = ""
+        self._count[message_id] = count
+        self._next = max(self._next, self._first[message_id] + count)
 
     def first_of(self, message_id: str) -> int:
         """The number of the first block of a message; one that is new is being written."""

@@ -1,11 +1,12 @@
 """The pieces of a reply as rows: which text stands where, in which of the palette's words."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from markdown_it.token import Token
 
 from tui_chat.ui.code_colours import coloured
-from tui_chat.ui.markdown_pieces import CodePiece, MarkdownPiece, Piece, PlainPiece
+from tui_chat.ui.markdown_pieces import CodePiece, MarkdownPiece, Piece, PlainPiece, language_of
 from tui_chat.ui.wrapping import Line, Run, cells, wrap
 
 BULLETS = ("•", "◦", "-")
@@ -25,43 +26,51 @@ _LISTS = ("bullet_list", "ordered_list")
 Rows = list[Line]
 
 
-def lay_out(piece: Piece, width: int, code_number: int) -> Rows:
-    """`piece` in rows of `width` cells; its first code block has the number `code_number`."""
+def lay_out(piece: Piece, width: int, code_number: int) -> Iterator[Line]:
+    """`piece` in rows of `width` cells; its first code block has the number `code_number`.
+
+    The rows of code are made as they are taken, so that who takes them may pause.
+    """
     width = max(1, width)
+    rows: Iterator[Line] = iter(())
+    is_first, joint = True, ""
     if isinstance(piece, CodePiece):
+        is_first, joint = piece.is_first, piece.joint
         text = piece.text.rstrip() if piece.is_last else piece.text.removesuffix("\n")
-        rows = _code(text, piece.language, width, code_number, is_first=piece.is_first)
-        return rows if piece.is_first else _joined(rows, piece.joint)
-    if isinstance(piece, PlainPiece):
+        rows = _code(text, piece.language, width, code_number, is_first=is_first)
+    elif isinstance(piece, PlainPiece):
+        is_first, joint = piece.is_first, piece.joint
         text = piece.text.rstrip("\n")
-        rows = wrap([Run(text)], width) if text else []
-        if piece.is_first:
-            return [Line((Run(TOO_LARGE, "m"),)), Line(), *rows]
-        return _joined(rows, piece.joint)
-    if isinstance(piece, MarkdownPiece):
-        return _Layout(piece, code_number).blocks(width)
-    return []
+        rows = iter(wrap([Run(text)], width) if text else ())
+        if is_first:
+            rows = chain((Line((Run(TOO_LARGE, "m"),)), Line()), rows)
+    elif isinstance(piece, MarkdownPiece):
+        rows = iter(_Layout(piece, code_number).blocks(width))
+    return rows if is_first else _joined(rows, joint)
 
 
-def _joined(rows: Rows, joint: str) -> Rows:
-    return [rows[0]._replace(joint=joint), *rows[1:]] if rows else rows
+def _joined(rows: Iterator[Line], joint: str) -> Iterator[Line]:
+    for first in rows:
+        yield first._replace(joint=joint)
+        break
+    yield from rows
 
 
-def _code(text: str, language: str, width: int, number: int, *, is_first: bool = True) -> Rows:
+def _code(
+    text: str, language: str, width: int, number: int, *, is_first: bool = True
+) -> Iterator[Line]:
     """Code on its own ground, after a row with the language and how to copy it."""
-    rows: Rows = []
     if is_first:
         hint = f"/copy {number}"
         room = max(0, width - 3 - len(hint))
         name = wrap([Run(language or "text")], max(1, room - 2), words=False)[0].text
         gap = " " * (room - cells([Run(name)]))
         head = (EDGE, Run(name, f"m {GROUND}"), Run(gap, GROUND))
-        rows.append(Line((*head, Run(hint, f"m {GROUND}")), ground=GROUND, indent=width))
+        yield Line((*head, Run(hint, f"m {GROUND}")), ground=GROUND, indent=width)
     for line in coloured(text, language):
         runs = [Run(run.text, f"{run.style} {GROUND}") for run in line]
         for row in wrap(runs, max(1, width - 4), words=False):
-            rows.append(Line((EDGE, *row.runs), row.joint, GROUND, len(EDGE.text)))
-    return rows
+            yield Line((EDGE, *row.runs), row.joint, GROUND, len(EDGE.text))
 
 
 class _Layout:
@@ -137,10 +146,8 @@ class _Layout:
             case "hr":
                 return [_rule(width)]
             case "fence" | "code_block":
-                words = token.info.split()
-                rows = _code(
-                    token.content.rstrip(), words[0] if words else "", width, self._code_number
-                )
+                code = token.content.rstrip()
+                rows = list(_code(code, language_of(token), width, self._code_number))
                 self._code_number += 1
                 return rows
             case "inline":

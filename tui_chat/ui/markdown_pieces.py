@@ -17,8 +17,9 @@ from tui_chat.ui.markdown_parser import MAX_NESTING, reply_parser
 
 MAX_CHARS = 8_000
 """Of one piece, a good 1,200 words: a longer block is shown as plain text."""
-MAX_LINES = 150
-"""Of one piece of code; a longer block goes on in the next piece."""
+MIN_LINES, MAX_LINES = 50, 150
+"""Of one piece of code that goes on in the next one: from the first number on it is cut where a
+line begins at the edge, for a text or a comment of several lines is rarely open there."""
 MAX_CELLS = 1_000
 """Of one table; a larger one is shown as plain text."""
 MAX_DEPTH = MAX_NESTING - 10
@@ -35,6 +36,8 @@ _MAY_OPEN_CODE = re.compile(r"[ \t>]*(?:[-*+]|\d+[.)])?[ \t]*(?:```|~~~)")
 _LINK_DEFINITION = re.compile(r"^[ >]*\[[^\]\n]+\]:\s", re.MULTILINE)
 _BLANK_AT_END = re.compile(r"\n[ \t]*\n\Z|\A[ \t]*\n\Z")
 _MAY_HOLD_CODE = re.compile("```|~~~|    |\t")
+_GOES_ON = re.compile(r"\Z|[\s)\]}\"'*-]")
+"""A line that belongs to the one before, or of which nothing is known yet."""
 _LISTS = ("bullet_list_open", "ordered_list_open")
 
 
@@ -49,6 +52,10 @@ class Piece:
 
     def code_blocks(self) -> list[str]:
         """The raw code of the blocks that begin in it."""
+        return []
+
+    def languages(self) -> list[str]:
+        """What the code in it is written in."""
         return []
 
 
@@ -71,10 +78,17 @@ class MarkdownPiece(Piece):
 
     def code_blocks(self) -> list[str]:
         """See `Piece`."""
+        return [token.content for token in self._codes()]
+
+    def languages(self) -> list[str]:
+        """See `Piece`."""
+        return [language_of(token) for token in self._codes()]
+
+    def _codes(self) -> list[Token]:
         if not _MAY_HOLD_CODE.search(self.source):
             return []
         kinds = ("fence", "code_block")
-        return [token.content for token in self.tokens() if token.type in kinds]
+        return [token for token in self.tokens() if token.type in kinds]
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +105,10 @@ class CodePiece(Piece):
     def code_blocks(self) -> list[str]:
         """See `Piece`."""
         return [self.text] if self.is_first else []
+
+    def languages(self) -> list[str]:
+        """See `Piece`."""
+        return [self.language]
 
 
 @dataclass(slots=True, eq=False)
@@ -283,7 +301,8 @@ class MarkdownPieces:
                     break  # more marks or letters may follow
                 self._end_run(run.piece(text[:end], taken, ends=True))
                 return
-            if taken and (size + len(line) > MAX_CHARS or len(taken) == MAX_LINES):
+            has_enough = len(taken) >= MIN_LINES and run.fence and not _GOES_ON.match(line)
+            if taken and (has_enough or size + len(line) > MAX_CHARS or len(taken) == MAX_LINES):
                 self._settle(run.piece(text[:position], taken, ends=False))
                 self._run = replace(
                     run, skip=0, is_first=False, joint="\n", after_blank=after_blank
@@ -373,13 +392,17 @@ def _settled(blocks: Sequence[_Block], lines: Sequence[str]) -> int:
 def _code_run(token: Token, lines: Sequence[str]) -> _Run | None:
     if token.type != "fence" or token.map is None:
         return None
-    words = token.info.split()
     return _Run(
         fence=token.markup,
         indent=_indent(lines[token.map[0]]),
-        language=words[0] if words else "",
+        language=language_of(token),
         skip=1,
     )
+
+
+def language_of(token: Token) -> str:
+    """What the code of this token is written in; empty where that is not told."""
+    return next(iter(token.info.split()), "")
 
 
 def _indent(line: str) -> int:

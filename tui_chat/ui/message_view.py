@@ -218,6 +218,11 @@ class AssistantTurn(Ground):
         self._reply.mark_hits(words)
 
     @property
+    def code_count(self) -> int:
+        """How many code blocks there are in the reply."""
+        return self._reply.code_count
+
+    @property
     def is_laid_out(self) -> bool:
         """Whether all rows are where they will be."""
         return self._reply.is_laid_out

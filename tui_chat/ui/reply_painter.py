@@ -123,6 +123,6 @@ class ReplyPainter:
                 self.asked.message_id = event.message.parent_id or ""
             self._view = await self._transcript.open_reply(event.message.id)
         await self._view.finish(event.message)
-        self._transcript.reply_ended(event.message)
+        self._transcript.reply_ended(event.message.id, self._view.code_count)
         if event.unsaved:
             await self._transcript.add_failure(event.unsaved)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, takewhile
 
@@ -15,6 +15,7 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
+from tui_chat.ui import code_colours
 from tui_chat.ui.ground import measured_size
 from tui_chat.ui.markdown_layout import EDGE, lay_out
 from tui_chat.ui.markdown_pieces import MarkdownPieces, Piece, gap_between
@@ -75,10 +76,34 @@ class _Laid:
     """Blank rows before it."""
     rows: list[Line]
     height: int
-    """With the gap; a guess while `is_stale`."""
-    is_stale: bool = False
+    """With the gap; a guess until it is laid out."""
+    width: int = 0
+    """Of the rows; 0 until it is laid out."""
     hits: dict[int, Spans] | None = None
     """What is marked in the rows; None until it was looked for."""
+
+    @property
+    def next_code_number(self) -> int:
+        """Of the first code block behind it."""
+        return self.code_number + len(self.piece.code_blocks())
+
+    def take(self, rows: list[Line], width: int) -> None:
+        """Have these rows."""
+        self.rows, self.width = rows, width
+        self.height = self.gap + len(rows)
+        self.hits = None
+
+
+class _Pause:
+    """Lets others run in the event loop when it has been held for the time of a step."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    async def __call__(self) -> None:
+        if time.monotonic() - self._started > STEP_SECONDS:
+            await asyncio.sleep(0)
+            self._started = time.monotonic()
 
 
 class RowsView(Widget):
@@ -127,6 +152,13 @@ class RowsView(Widget):
         """The text as the model wrote it."""
         return self._pieces.source
 
+    @property
+    def code_count(self) -> int:
+        """How many code blocks there are in the text."""
+        if not self._laid:
+            return 0
+        return self._laid[-1].next_code_number - self._first_code_number
+
     async def append(self, text: str) -> None:
         """Show more text at the end."""
         async with self._changing:
@@ -158,48 +190,52 @@ class RowsView(Widget):
             await self._take(iter(()))
 
     async def _take(self, steps: Iterator[None]) -> None:
-        """Lay out what the steps settle, and the tail after the last one."""
+        """Lay out what the steps settle, and the tail after the last one, and show all at once."""
         known = self._settled
-        before = list(_rows_of(self._laid[known:]))
-        started = time.monotonic()
+        laid = self._laid[:known]
+        pause = _Pause()
         for _ in chain(steps, (None,)):  # what the last step settles, and the tail, are two steps
-            self._lay_out_settled()
-            if time.monotonic() - started > STEP_SECONDS:
-                await asyncio.sleep(0)
-                started = time.monotonic()
+            await pause()
+            for piece in self._pieces.settled[len(laid) :]:
+                laid.append(await self._laid_out(piece, laid, pause))
+        self._settled = len(laid)
         for piece in self._pieces.tail:
-            self._add(piece)
-        top = self._tops[known] if known < len(self._tops) else self._height
-        now = _rows_of(self._laid[known:])
+            laid.append(await self._laid_out(piece, laid, pause))
+        before, now = _rows_of(self._laid[known:]), _rows_of(laid[known:])
         same = takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
-        self._show_from(top + sum(1 for _ in same))
+        top = self._bottom(known) + sum(1 for _ in same)
+        self._laid = laid
+        self._count_tops(known)
+        self._show_from(top)
+        self._go_on_laying_out()
 
-    def _lay_out_settled(self) -> None:
-        """Lay out the pieces that have settled since the last call; the tail is taken away."""
-        del self._laid[self._settled :], self._tops[self._settled :]
-        for piece in self._pieces.settled[self._settled :]:
-            self._add(piece)
-        self._settled = len(self._laid)
-
-    def _add(self, piece: Piece) -> None:
-        last = self._laid[-1] if self._laid else None
-        number = self._first_code_number
-        if last is not None:
-            number = last.code_number + len(last.piece.code_blocks())
+    async def _laid_out(self, piece: Piece, before: Sequence[_Laid], pause: "_Pause") -> _Laid:
+        """`piece` behind others."""
+        last = before[-1] if before else None
+        number = last.next_code_number if last else self._first_code_number
         gap = gap_between(last.piece if last else None, piece)
-        laid = _Laid(piece, number, gap, [], 0, is_stale=True)
-        self._tops.append(self._bottom(len(self._laid)))
-        self._laid.append(laid)
-        if self._width:
-            self._lay_out(laid)
-        else:
-            laid.height = laid.gap + 1
+        laid = _Laid(piece, number, gap, [], gap + 1)
+        for language in piece.languages():
+            if not code_colours.is_loaded(language):
+                await asyncio.to_thread(code_colours.load, language)
+        if width := self._width:
+            rows = []
+            for row in lay_out(piece, width, number):
+                rows.append(row)
+                await pause()
+            laid.take(rows, width)
+        return laid
 
     def _lay_out(self, laid: _Laid) -> None:
-        laid.rows = lay_out(laid.piece, self._width, laid.code_number)
-        laid.height = laid.gap + len(laid.rows)
-        laid.is_stale = False
-        laid.hits = None
+        laid.take(list(lay_out(laid.piece, self._width, laid.code_number)), self._width)
+
+    def _is_stale(self, laid: _Laid) -> bool:
+        return laid.width != self._width
+
+    def _count_tops(self, known: int = 0) -> None:
+        """Say where the pieces after the first `known` begin."""
+        heights = (laid.height for laid in self._laid[known:])
+        self._tops[known:] = [*accumulate(heights, initial=self._bottom(known))][:-1]
 
     def _bottom(self, count: int) -> int:
         """The rows of the first `count` pieces."""
@@ -209,18 +245,17 @@ class RowsView(Widget):
         """Lay out what is stale, the end first, for as long as one step may take."""
         started = time.monotonic()
         for laid in reversed(self._laid):
-            if laid.is_stale:
+            if self._is_stale(laid):
                 self._lay_out(laid)
                 if time.monotonic() - started > STEP_SECONDS:
                     self.call_later(self._go_on_laying_out)
                     break
-        heights = (laid.height for laid in self._laid)
-        self._tops = [0, *accumulate(heights)][:-1]
+        self._count_tops()
         self._height = self._bottom(len(self._laid))
         self._strips.clear()
 
     def _go_on_laying_out(self) -> None:
-        if any(laid.is_stale for laid in self._laid):
+        if self._width and any(map(self._is_stale, self._laid)):
             self._lay_out_again()
             self.refresh(layout=True)
 
@@ -239,8 +274,6 @@ class RowsView(Widget):
         """The rows at `width`; see `Widget.get_content_height`."""
         if width != self._width and width > 0:
             self._width = width
-            for laid in self._laid:
-                laid.is_stale = True
             self._lay_out_again()
         return -(-self._height // self.block) * self.block
 
@@ -258,7 +291,8 @@ class RowsView(Widget):
     @property
     def is_laid_out(self) -> bool:
         """Whether all rows are where they will be."""
-        return self._width > 0 and not any(laid.is_stale for laid in self._laid)
+        is_at_rest = self._width > 0 and not self._changing.locked()
+        return is_at_rest and not any(map(self._is_stale, self._laid))
 
     def hit_rows(self) -> list[int]:
         """The rows with marks, from the top."""

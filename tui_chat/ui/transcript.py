@@ -375,9 +375,9 @@ class Transcript(PagedScroll, can_focus=False):
         for head in self.query(".chat-title").results(OneLine):
             head.show(*_title_lines(conversation))
 
-    def reply_ended(self, message: Message) -> None:
-        """A reply is written and shown; its code blocks are all numbered."""
-        self.numbers.add([message])
+    def reply_ended(self, message_id: str, code_count: int) -> None:
+        """A reply is written and shown, and its code blocks are counted: number them all."""
+        self.numbers.add_counted(message_id, code_count)
 
     def views_of(self, places: range) -> list[Widget]:
         from tui_chat.ui.message_view import AssistantTurn
