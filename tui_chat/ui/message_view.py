@@ -19,7 +19,7 @@ from tui_chat.ui.rows_view import RowsView
 
 PAINT_SHARE = 30
 """A stream is painted again after this many times the CPU time that its last paint took: the
-painting then takes at most a thirtieth of the time from the thread that generates."""
+painting then takes about a thirtieth of the time from the thread that generates."""
 MAX_PAINT_INTERVAL = 1.0
 
 
@@ -186,11 +186,13 @@ class AssistantTurn(Ground):
         """Text that is not painted yet."""
         self._fresh_reasoning = ""
         self._pace = pace
-        self._interval = 0.0
-        self._last_paint = 0.0
+        self._painted: tuple[float, float] | None = None
+        """When the last paint of the stream began, and the CPU time of the loop until then."""
         self._scheduled = False
         self._message: Message | None = None
         self._version = (1, 1)
+        self.on_paint: Callable[[], None] | None = None
+        """Called when more of a stream was painted."""
 
     @classmethod
     def of(
@@ -290,21 +292,23 @@ class AssistantTurn(Ground):
         if self._scheduled or not self.is_attached:
             return
         self._scheduled = True
-        wait = self._last_paint + self._interval - time.monotonic()
+        wait = 0.0
+        if self._painted is not None:
+            at, used = self._painted
+            # All that the loop did since: the text, its layout and the frame, which comes later.
+            cost = time.thread_time() - used
+            interval = max(self._pace.paint_seconds, PAINT_SHARE * cost)
+            wait = at + min(MAX_PAINT_INTERVAL, interval) - time.monotonic()
         self.set_timer(max(0.001, wait), self._paint_in_time)
 
     async def _paint_in_time(self) -> None:
         self._scheduled = False
         if self._message is not None:
             return
-        started = time.thread_time()
+        self._painted = time.monotonic(), time.thread_time()
         await self._paint()
-        self.call_after_refresh(self._after_paint, started)
-
-    def _after_paint(self, started: float) -> None:
-        cost = time.thread_time() - started
-        self._interval = min(MAX_PAINT_INTERVAL, max(self._pace.paint_seconds, PAINT_SHARE * cost))
-        self._last_paint = time.monotonic()
+        if self.on_paint is not None:
+            self.on_paint()
 
     async def _paint(self) -> None:
         has_text = bool(self._fresh)

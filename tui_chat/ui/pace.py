@@ -13,8 +13,9 @@ class Pace:
     """Between two paintings of the live figures."""
     frame_seconds: float = 0.0
     """At least between two frames, unless a key was pressed just before."""
-    block: float = 0.0
-    """Part of the view by which it scrolls at once when it follows a reply; 0 is one row."""
+    block: float = 0.08
+    """Part of the view by which it scrolls at once when it follows a reply, a row at least: each
+    time all of it is laid out and drawn anew."""
     reports_hovering: bool = True
     """Whether the terminal shall report a mouse that moves without a button."""
     animates: bool = True

@@ -61,6 +61,7 @@ class ReplyPainter:
         self._transcript.update(conversation)
         await self._transcript.show_plan(event.plan)
         self._view = await self._transcript.open_reply(event.message_id)
+        self._view.on_paint = self._painted
         self._reading_since = time.monotonic()
         self._exact = event.plan.exact
         self._progress = PrefillProgress(0, event.plan.prompt_tokens)
@@ -100,7 +101,13 @@ class ReplyPainter:
         if self._view is not None:
             feed = self._view.feed if event.kind == "content" else self._view.feed_reasoning
             feed(event.text)
-        if time.monotonic() - self._repainted >= self._pace.figures_seconds:
+        # Where no text is painted, because all of it is held back, the figures still go on.
+        if time.monotonic() - self._repainted >= 2 * self._pace.figures_seconds:
+            self.repaint_figures()
+
+    def _painted(self) -> None:
+        """Text was painted: the figures come with it in one frame, which costs half of two."""
+        if time.monotonic() - self._repainted >= 0.9 * self._pace.figures_seconds:
             self.repaint_figures()
 
     def repaint_figures(self) -> None:
