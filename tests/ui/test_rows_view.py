@@ -16,6 +16,7 @@ async def open_reply(pilot: Pilot[int], text: str) -> Reply:
     """A reply with this text on the page."""
     app = await ready(pilot)
     turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+    turn.grow_by(1)
     turn.feed(text)
     reply = turn.query_one(Reply)
     await until(pilot, lambda: reply.source == text and reply.size.height > 0)
