@@ -188,7 +188,7 @@ def test_a_model_that_is_loading(
         load = app._load_cancel
         assert load is not None
         app.post_message(ModelLoading(LoadProgress("loading weights", 0.61, "11 of 18 MB"), load))
-        await settled(pilot, lambda app: app.chat.load_progress is not None)
+        await settled(pilot, lambda app: app.chat.model.progress is not None)
 
     try:
         assert snap_compare(app, run_before=half_loaded)

@@ -98,9 +98,9 @@ class Actions(MessageActions):
 
     async def do_mode(self, argument: str | None) -> None:
         if not argument:
-            await self.app.chat.switch_mode(self.app.chat.mode.other)
+            await self.app.chat.modes.switch(self.app.chat.mode.other)
         elif argument.lower() in tuple(Mode):
-            await self.app.chat.switch_mode(Mode(argument.lower()))
+            await self.app.chat.modes.switch(Mode(argument.lower()))
         else:
             self.tell("The modes are speed and accuracy, for example: /mode speed")
 

@@ -358,7 +358,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self.cancel_load()
         old = self._let_go()
         self.spec = spec
-        self.chat.will_run_on(spec.server.name if spec.server else "")
+        self.chat.model.will_run_on(spec.server.name if spec.server else "")
         self.chat.update_status(model=model_name(spec), rung="loading", memory=None)
 
         def job(cancel: threading.Event) -> None:
@@ -437,14 +437,14 @@ class TuiChat(FramedApp, inherit_bindings=False):
 
     def cancel_download(self) -> bool:
         """Give up the model that is being downloaded; False when none is."""
-        if not self.chat.downloads:
+        if not self.chat.model.downloads:
             return False
         self.cancel_load()
         return True
 
     async def on_model_loading(self, event: ModelLoading) -> None:
         if not self._ending and event.load is self._load_cancel:
-            self.chat.show_loading(event.progress)
+            self.chat.model.show_progress(event.progress)
 
     async def on_model_ready(self, event: ModelReady) -> None:
         from tui_chat.ui import model_news
@@ -458,15 +458,15 @@ class TuiChat(FramedApp, inherit_bindings=False):
             self.spec = replace(self.spec, model=event.engine.tokenizer_id)
         change = model_news.change(self._answering, event.engine, self.open_log.conversation)
         self._answering = event.engine.name
-        await self.chat.model_ready([*change, *model_news.told(event.engine)])
+        await self.chat.model.ready([*change, *model_news.told(event.engine)])
 
     async def on_model_failed(self, event: ModelFailed) -> None:
         if event.load is self._load_cancel:
             self._load_cancel = None
-            await self.chat.model_failed(event.sentence, str(files.log_path()))
+            await self.chat.model.failed(event.sentence, str(files.log_path()))
 
     async def on_model_unloaded(self, event: ModelUnloaded) -> None:
-        await self.chat.model_unloaded(event.held_bytes, loading=self._load_cancel is not None)
+        await self.chat.model.unloaded(event.held_bytes, loading=self._load_cancel is not None)
 
     # ---- actions ----
 

@@ -28,7 +28,7 @@ class Branches:
     async def regenerate(self, message_id: str) -> None:
         """Write the reply to a prompt, or a reply, again; the old one stays in the file."""
         chat = self._chat
-        if chat.replies.is_writing() or chat.lacks_model():
+        if chat.replies.is_writing() or chat.model.is_missing():
             return
         chat.cancel_edit()
         if chat.walked is not None:
@@ -40,7 +40,7 @@ class Branches:
         """Ask an edited prompt on a branch of its own, or store an edited reply."""
         chat, edited = self._chat, self._chat.walk.editing
         asks = edited is not None and edited.role is Role.USER
-        if edited is None or chat.replies.is_writing() or (asks and chat.lacks_model()):
+        if edited is None or chat.replies.is_writing() or (asks and chat.model.is_missing()):
             chat.box.set_text(text)
         elif asks and (sentence := await asyncio.to_thread(self._too_long, edited, text)):
             chat.app.notify(sentence, markup=False)

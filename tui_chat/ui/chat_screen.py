@@ -6,7 +6,6 @@ itself comes after the first frame, so that its modules need not be imported bef
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -25,11 +24,9 @@ from textual.widgets import OptionList, TextArea
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import Config
-from tui_chat.settings import overlaid
 from tui_chat.types import (
     Conversation,
     GenerationSettings,
-    LoadProgress,
     Message,
     Mode,
 )
@@ -41,7 +38,9 @@ from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent, TitleWritten
 from tui_chat.ui.ground import blank_rows
-from tui_chat.ui.ink import InkText, Line, OneLine, gigabytes
+from tui_chat.ui.ink import InkText, Line
+from tui_chat.ui.mode_switch import ModeSwitch
+from tui_chat.ui.model_state import ModelState
 from tui_chat.ui.pace import Pace
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.replies import Replies
@@ -58,9 +57,6 @@ if TYPE_CHECKING:
     from tui_chat.ui.completer import Values
     from tui_chat.ui.find import Find
     from tui_chat.ui.walking import Walk
-
-
-DOWNLOAD_STAGES = ("asking the hub", "downloading")
 
 
 class ChatScreen(Screen[None]):
@@ -88,17 +84,13 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self._pace = pace
         self._session: Session | None = None
-        self.mode = self._usual_mode = config.mode
-        self.load_progress: LoadProgress | None = None
         self._actions = {action.id: action for action in actions}
-        self._config = config
         self._history = history
         self._count_chats = count_chats
         self._values = values
         self._model_name = model_name
-        self._server = server
-        self._loading = True
-        """A model is on its way; before the first frame, that of the start."""
+        self.model = ModelState(self, server)
+        self.modes = ModeSwitch(self, config)
         self.replies = Replies(self, engine_thread, pace)
         self.drafts = DraftKeeper(self, drafts, self._unsent)
         self.titles = TitleWriter(self, engine_thread, enabled=config.auto_titles)
@@ -152,6 +144,16 @@ class ChatScreen(Screen[None]):
         if self._session is None:
             raise RuntimeError("no conversation is shown before the first frame")
         return self._session
+
+    @property
+    def has_session(self) -> bool:
+        """Whether a conversation is shown already."""
+        return self._session is not None
+
+    @property
+    def mode(self) -> Mode:
+        """How replies are generated now: fast, or as exactly as can be."""
+        return self.modes.mode
 
     @property
     def busy(self) -> bool:
@@ -258,65 +260,6 @@ class ChatScreen(Screen[None]):
         self.box.placeholder = sanitize(f"Message {bar.status.model}".rstrip())
         self.status_changed.publish(None)
 
-    def will_run_on(self, server: str) -> None:
-        """A model is about to be loaded, on this server; empty for this process."""
-        self._server = server
-        self._loading = True
-
-    def show_loading(self, progress: LoadProgress) -> None:
-        """Show how far the model has come."""
-        self.load_progress = progress
-        stop = self.key("interrupt") if self.downloads else "/stop"
-        if lines := self.query("#load-line"):
-            way = stop if self.downloads else ""
-            lines.first(OneLine).show(welcome.load_lines(progress, way))
-        else:
-            self.query_one(Activity).show_loading(progress, stop)
-
-    @property
-    def downloads(self) -> bool:
-        """Whether a model is being downloaded, which may take hours and can be cancelled."""
-        return self.load_progress is not None and self.load_progress.stage in DOWNLOAD_STAGES
-
-    async def model_ready(self, notes: Sequence[Line]) -> None:
-        """A model is loaded: show what it runs as, and send what was waiting."""
-        self.load_progress, self._loading = None, False
-        self.replies.forget_notes()
-        fresh = bool(self.query("#load-line"))
-        if fresh:
-            self.query_one("#load-line", OneLine).show([[("ok", "ready")]])
-            self.query_one("#load-notes", InkText).show(welcome.note_lines(notes))
-            self.query_one("#type-line", OneLine).show(welcome.type_lines(True))
-        for note in () if fresh else notes:
-            await self.transcript.add_notice(note)
-        self._show_activity()
-        self.update_status(tokens_per_second=0.0)
-        self.count_soon()
-        await self.replies.send_next()
-
-    async def model_failed(self, sentence: str, log_path: str) -> None:
-        """No model could be loaded; what is waiting keeps waiting."""
-        self.load_progress, self._loading = None, False
-        if lines := self.query("#load-line"):
-            lines.first(OneLine).show([[("err", "not loaded")]])
-        self.update_status(**({"rung": "no model"} if self.engine is None else {}))
-        way: Line = (("k", self.key("model")), ("m", " choose another model"))
-        await self.transcript.add_failure(sentence, way, log=log_path)
-        self._show_activity()
-        self.desk.show_hint()
-        self.transcript.follow()
-
-    async def model_unloaded(self, held_bytes: int, *, loading: bool) -> None:
-        """The model is freed; it held `held_bytes`. Nothing is said when another is coming."""
-        if loading:
-            return
-        if lines := self.query("#load-line"):
-            lines.first(OneLine).show([[("m", "unloaded")]])
-        held = f"; it held {gigabytes(held_bytes)}" if held_bytes else ""
-        way: Line = (("k", self.key("model")), ("m", " loads one again"))
-        await self.notice([("m", f"the model is unloaded{held} · "), *way])
-        self.desk.show_hint()
-
     async def show_first_session(self, session: "Session") -> None:
         """Show the conversation of the start; a prompt that came even before it stays."""
         self.drafts.prune()
@@ -358,15 +301,15 @@ class ChatScreen(Screen[None]):
             await self.transcript.show_welcome(
                 *welcome.widgets(
                     model=self.query_one(StatusBar).status.model,
-                    server=self._server,
+                    server=self.model.server,
                     ready=session.engine is not None,
                     key=self.key,
                 )
             )
             self.run_worker(self._show_chat_count(), exit_on_error=False)
-            if self.load_progress is not None:
-                self.show_loading(self.load_progress)
-        self._show_activity()
+            if self.model.progress is not None:
+                self.model.show_progress(self.model.progress)
+        self.show_activity()
         self.update_status(prompt_tokens=0, draft_tokens=0)
         self.count_soon()
         self.box.focus()
@@ -380,7 +323,7 @@ class ChatScreen(Screen[None]):
 
     def settings_changed(self) -> None:
         """Follow what the conversation sets for itself."""
-        self.mode = self.session.conversation.settings.mode or self._usual_mode
+        self.modes.follow()
         self.update_status()
         self.count_soon()
 
@@ -414,10 +357,11 @@ class ChatScreen(Screen[None]):
         self.transcript.follow()
 
     @on(Transcript.EndReached)
-    def _show_activity(self) -> None:
+    def show_activity(self) -> None:
+        """Show in the row above the box what goes on, or what is waiting below."""
         if self.replies.repaint_figures():
             return
-        if self.load_progress is not None and self.engine is None:
+        if self.model.progress is not None and self.engine is None:
             return
         below = not self.transcript.at_end and not self.query(".welcome")
         self._unseen = self._unseen and below
@@ -480,11 +424,7 @@ class ChatScreen(Screen[None]):
     @property
     def generation_settings(self) -> GenerationSettings:
         """How replies are generated now."""
-        return self.settings_of(self.session, self.mode)
-
-    def settings_of(self, session: "Session", mode: Mode) -> GenerationSettings:
-        """How replies are generated in `mode`: what the conversation sets, else the config."""
-        return overlaid(self._config.settings(mode), session.conversation.settings, mode)
+        return self.modes.settings_of(self.session, self.mode)
 
     @on(SessionEvent)
     async def _paint_event(self, message: SessionEvent) -> None:
@@ -507,7 +447,7 @@ class ChatScreen(Screen[None]):
         if self._walk is not None:
             self._walk.show_offers()
         self.update_status()
-        self.call_after_refresh(self._show_activity)
+        self.call_after_refresh(self.show_activity)
         self.desk.show_hint()
         self.count_soon()
 
@@ -523,19 +463,6 @@ class ChatScreen(Screen[None]):
         self.transcript.show_title(self.session.conversation)
 
     # ---- actions of a conversation ----
-
-    @property
-    def expects_model(self) -> bool:
-        """Whether a model is on its way."""
-        return self._loading
-
-    def lacks_model(self) -> bool:
-        """Whether no model is there yet to answer; says so."""
-        if self.engine is None:
-            way = f"No model is loaded; {self.key('model')} loads one."
-            told = "No model is loaded yet." if self._loading else way
-            self.app.notify(told, markup=False)
-        return self.engine is None
 
     def remember(self, text: str) -> None:
         """Keep a text that is not sent where it can be recalled."""
@@ -566,32 +493,3 @@ class ChatScreen(Screen[None]):
     def on_server(self) -> bool:
         """Whether a server writes the replies: it is told the settings of each one once."""
         return self.engine is not None and self.engine.precision is None
-
-    async def switch_mode(self, mode: Mode) -> None:
-        """Use the other table of settings from the next token on, also of a running reply.
-
-        A conversation that has a mode of its own keeps this one.
-        """
-        from tui_chat.store.log import StoreError
-
-        log_file = self._session.log if self._session is not None else None
-        if log_file is None or log_file.conversation.settings.mode is None:
-            self._usual_mode = mode
-        else:
-            with contextlib.suppress(StoreError):  # one that cannot be written has it until then
-                log_file.set_settings(replace(log_file.conversation.settings, mode=mode))
-        self.mode = mode
-        self.update_status()
-        settings = self.generation_settings
-        penalty = settings.repetition_penalty or 1.0
-        size = settings.no_repeat_ngram_size or 0
-        what = f"repetition penalty {penalty:g}" if penalty != 1.0 else "no repetition penalty"
-        if not size:
-            what += ", no n-gram blocking"
-        elif self.on_server:
-            what += ", but no server blocks n-grams"
-        else:
-            what += f", repeated {size}-grams blocked"
-        if self.session.conversation.messages or self.busy:
-            since = "token" if self.busy and not self.on_server else "reply"
-            await self.notice([("k", str(mode)), ("m", f" from the next {since} on: {what}")])

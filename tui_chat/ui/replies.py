@@ -65,8 +65,8 @@ class Replies:
             return
         self._queue.append((text, view))
         chat.count_soon()
-        if chat.engine is None and not chat.expects_model:
-            chat.lacks_model()
+        if chat.engine is None and not chat.model.is_expected:
+            chat.model.is_missing()
 
     async def show_waiting(self) -> None:
         """Put what waits on the page again, behind what was put there meanwhile."""
@@ -93,7 +93,7 @@ class Replies:
             chat.app.notify("The reply is still being written.", markup=False)
         elif not messages or not messages[-1].can_continue:
             chat.app.notify(NOTHING_TO_CONTINUE, markup=False)
-        elif not chat.lacks_model():
+        elif not chat.model.is_missing():
             if chat.walked is not None:
                 chat.walk.leave()
             await chat.query(".failure").remove()
@@ -116,7 +116,7 @@ class Replies:
 
         def job(cancel: Event) -> None:
             try:
-                settings = partial(chat.settings_of, session)
+                settings = partial(chat.modes.settings_of, session)
                 reply = run(mode=lambda: chat.mode, settings=settings, cancel=cancel)
                 with contextlib.closing(reply) as events:  # type: ignore[type-var]
                     for event in events:
