@@ -253,7 +253,7 @@ def measured(make_app: MakeApp, tmp_path: Path) -> Iterator[tuple[TuiChat, Measu
     script.write_text(LONG, encoding="utf-8")
     engine = MeasuredEngine(script)
     app = make_app(resume=Resume(CHAT))
-    app._open_engine = lambda *_: engine
+    app.models.open_engine = lambda *_: engine
     yield app, engine
 
 

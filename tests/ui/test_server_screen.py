@@ -235,7 +235,7 @@ async def test_an_address_is_taken_by_the_model_command_and_a_key_in_it_is_not(
         await command(pilot, f"/model {server.address}")
         await until(pilot, lambda: app.engine is not None and app.engine.name == "tiny")
         name = server.address.removeprefix("http://")
-        assert app.spec.model == f"server:{name}/tiny"
+        assert app.models.spec.model == f"server:{name}/tiny"
         await command(pilot, f"/model http://me:{KEY}@127.0.0.1:9")
         await until(pilot, lambda: "must not hold a name or a password" in told(app))
         assert KEY not in told(app)

@@ -185,7 +185,7 @@ def test_a_model_that_is_loading(
 
     async def half_loaded(pilot: Pilot[int]) -> None:
         await settled(pilot, lambda app: app.takes_keys.is_set())
-        load = app._load_cancel
+        load = app.models.loading
         assert load is not None
         app.post_message(ModelLoading(LoadProgress("loading weights", 0.61, "11 of 18 MB"), load))
         await settled(pilot, lambda app: app.chat.model.progress is not None)

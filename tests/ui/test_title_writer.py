@@ -151,7 +151,7 @@ async def test_another_chat_or_model_cancels_the_title(engine: TitleEngine, tmp_
         await until(pilot, lambda: engine.ended.count("title cancelled") == 1)
         await ask(pilot, "another chat")
         await until(pilot, lambda: engine.asked == 2)
-        app.switch_model("model")
+        app.models.switch("model")
         await until(pilot, lambda: engine.ended.count("title cancelled") == 2)
 
 

@@ -55,7 +55,7 @@ class Actions(MessageActions):
             screen.clear_selection()
         elif screen is not chat:
             screen.dismiss()
-        elif chat.replies.stop() or self.app.cancel_download():
+        elif chat.replies.stop() or self.app.models.cancel_download():
             pass
         elif chat.box.text:
             self.app.history.add(chat.box.full_text)
@@ -85,7 +85,7 @@ class Actions(MessageActions):
         if self.app.chat.replies.stop():
             pass
         elif argument is not None:
-            self.app.cancel_load()
+            self.app.models.cancel_load()
         elif not (self.app.chat.box.completes and self.app.chat.box.completer.dismiss()):
             self.app.chat.cancel_edit()
         self.app.chat.box.focus()
@@ -406,20 +406,22 @@ class Actions(MessageActions):
 
         def chosen(choice: ModelChoice | Literal["unload"] | None) -> None:
             if choice == UNLOAD:
-                app.unload_model()
+                app.models.unload()
             elif choice is not None:
-                app.switch_model(choice.name, choice)
+                app.models.switch(choice.name, choice)
 
         if argument:
-            app.switch_model(argument)
+            app.models.switch(argument)
             return
         memory = engine.memory() if engine is not None else None
         held = (engine.device, memory) if engine is not None and memory is not None else None
-        screen = ModelScreen(app.spec.model, app.loaded.config, held, loaded=engine is not None)
+        screen = ModelScreen(
+            app.models.spec.model, app.loaded.config, held, loaded=engine is not None
+        )
         app.push_screen(screen, chosen)
 
     def do_unload(self, _: str | None) -> None:
-        self.app.unload_model()
+        self.app.models.unload()
 
     def do_palette(self, _: str | None) -> None:
         from tui_chat.ui.palette_screen import PaletteScreen

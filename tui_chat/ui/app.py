@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -31,14 +30,13 @@ from tui_chat.config import (
     Options,
     Resume,
     model_spec,
-    with_model,
 )
 from tui_chat.engine import open_engine
-from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
+from tui_chat.engine.base import Engine
 from tui_chat.log_file import start_log
 from tui_chat.output import OutputError, complain, write
 from tui_chat.presets import effective_config, new_chat
-from tui_chat.types import LoadProgress, ModelSpec
+from tui_chat.types import ModelSpec
 from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import ACTIONS, TYPING_ACTIONS, Action, action_of
@@ -46,6 +44,7 @@ from tui_chat.ui.driver import FramedApp, SafeDriver
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
 from tui_chat.ui.lifeguard import Lifeguard
+from tui_chat.ui.model_switch import ModelSwitch, OpenEngine, model_name
 from tui_chat.ui.pace import LOCAL, REMOTE, calm
 from tui_chat.ui.theme_switch import ThemeSwitch
 
@@ -58,12 +57,9 @@ if TYPE_CHECKING:
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.actions import Actions
     from tui_chat.ui.completion import Value
-    from tui_chat.ui.model_rows import ModelChoice
     from tui_chat.ui.unsaved import Unsaved
 
 log = logging.getLogger(__name__)
-
-OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
 
 SHUTDOWN_SECONDS = 3.0
 """How long a reply that was told to stop may take before the process ends without it."""
@@ -111,14 +107,9 @@ class TuiChat(FramedApp, inherit_bindings=False):
         if not self.pace.animates:
             self.animation_level = "none"
         self.loaded = loaded
-        self.spec = spec
-        self.engine: Engine | None = None
         self.engine_thread = EngineThread()
         self.actions, problems = _with_keymap(config.keymap)
-        self._open_engine = open_engine
-        self._load_cancel: threading.Event | None = None
-        self._answering = ""
-        """Name of the model that was loaded last."""
+        self.models = ModelSwitch(self, spec, open_engine)
         self._data_dir = data_dir
         self._resume = resume
         self.takes_keys = threading.Event()
@@ -146,6 +137,11 @@ class TuiChat(FramedApp, inherit_bindings=False):
             server=spec.server.name if spec.server else "",
             pace=self.pace,
         )
+
+    @property
+    def engine(self) -> Engine | None:
+        """The model that answers, once it is loaded."""
+        return self.models.engine
 
     @cached_property
     def store(self) -> "ConversationStore":
@@ -219,7 +215,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         query = await self._doer.resume(self._resume) if self._resume else None
         await self.chat.show_first_session(self._session(self.open_log))
         self.takes_keys.set()
-        self.load_model(self.spec)
+        self.models.load(self.models.spec)
         threading.Thread(target=_import_views, name="import", daemon=True).start()
         if self._resume:
             self._doer.tell_state(self.open_log)
@@ -353,120 +349,18 @@ class TuiChat(FramedApp, inherit_bindings=False):
 
     # ---- the model ----
 
-    def load_model(self, spec: ModelSpec) -> None:
-        """Load a model on the engine thread; the one that is loaded is freed first."""
-        self.cancel_load()
-        old = self._let_go()
-        self.spec = spec
-        self.chat.model.will_run_on(spec.server.name if spec.server else "")
-        self.chat.update_status(model=model_name(spec), rung="loading", memory=None)
-
-        def job(cancel: threading.Event) -> None:
-            def report(progress: LoadProgress) -> None:
-                self.post_message(ModelLoading(progress, cancel))
-
-            if old is not None:
-                old.close()
-            try:
-                engine = self._open_engine(spec, report, cancel)
-            except EngineError as error:
-                cancelled = isinstance(error, LoadCancelled)
-                self.post_message(ModelFailed(str(error), cancel, cancelled=cancelled))
-            except Exception as error:
-                log.exception("the model could not be loaded")
-                sentence = f"The model could not be loaded ({type(error).__name__})."
-                self.post_message(ModelFailed(sentence, cancel))
-            else:
-                self.post_message(ModelReady(engine, cancel))
-
-        self._load_cancel = self.engine_thread.submit(job, writes=False)
-
-    def _let_go(self) -> Engine | None:
-        """Stop using the model that is loaded, so that it can be closed."""
-        old, self.engine = self.engine, None
-        self.chat.session.engine = None
-        self.chat.titles.stop()
-        return old
-
-    def switch_model(self, name: str, choice: "ModelChoice | None" = None) -> None:
-        """Load another model, as `choice` says or else as the config does."""
-        config = self.loaded.config
-        if choice is not None:
-            config = replace(
-                config,
-                precision=choice.precision,
-                device=choice.device,
-                context_window=choice.context_window,
-            )
-        try:
-            config = with_model(config, name)
-        except ValueError as error:
-            self.notify(str(error), severity="error", markup=False)
-            return
-        # A server that was given by its address stays among those to choose from.
-        self.loaded = replace(
-            self.loaded, config=replace(self.loaded.config, servers=config.servers)
-        )
-        self.chat.replies.stop()
-        self.load_model(model_spec(config, self.spec.echo_rate))
-
-    def unload_model(self) -> None:
-        """Free the model and its memory; a reply that runs is stopped, its text is kept."""
-        if self.engine is None:
-            loading = "A model is being loaded; /stop cancels that."
-            self.notify(loading if self._load_cancel else "No model is loaded.", markup=False)
-            return
-        self.chat.replies.stop()
-        old = self._let_go()
-        self.chat.update_status(rung="no model", memory=None)
-
-        def job(_: threading.Event) -> None:
-            memory = old.memory() if old is not None else None
-            if old is not None:
-                old.close()
-            self.post_message(
-                ModelUnloaded(memory.weights_bytes + memory.cache_bytes if memory else 0)
-            )
-
-        self.engine_thread.submit(job, writes=False)
-
-    def cancel_load(self) -> None:
-        """Give up the model that is being loaded."""
-        if self._load_cancel is not None:
-            self._load_cancel.set()
-
-    def cancel_download(self) -> bool:
-        """Give up the model that is being downloaded; False when none is."""
-        if not self.chat.model.downloads:
-            return False
-        self.cancel_load()
-        return True
-
     async def on_model_loading(self, event: ModelLoading) -> None:
-        if not self._ending and event.load is self._load_cancel:
-            self.chat.model.show_progress(event.progress)
+        if not self._ending:
+            self.models.show_progress(event)
 
     async def on_model_ready(self, event: ModelReady) -> None:
-        from tui_chat.ui import model_news
-
-        if event.load is not self._load_cancel:  # another was chosen meanwhile
-            self.engine_thread.submit(lambda _: event.engine.close(), writes=False)
-            return
-        self._load_cancel = None
-        self.engine = self.chat.session.engine = event.engine
-        if self.spec.server is not None:  # which may have told its only model just now
-            self.spec = replace(self.spec, model=event.engine.tokenizer_id)
-        change = model_news.change(self._answering, event.engine, self.open_log.conversation)
-        self._answering = event.engine.name
-        await self.chat.model.ready([*change, *model_news.told(event.engine)])
+        await self.models.ready(event)
 
     async def on_model_failed(self, event: ModelFailed) -> None:
-        if event.load is self._load_cancel:
-            self._load_cancel = None
-            await self.chat.model.failed(event.sentence, str(files.log_path()))
+        await self.models.failed(event)
 
     async def on_model_unloaded(self, event: ModelUnloaded) -> None:
-        await self.chat.model.unloaded(event.held_bytes, loading=self._load_cancel is not None)
+        await self.models.unloaded(event)
 
     # ---- actions ----
 
@@ -531,11 +425,6 @@ def _with_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[s
     from tui_chat.ui.keymap import apply_keymap
 
     return apply_keymap(keymap)
-
-
-def model_name(spec: ModelSpec) -> str:
-    """A short name for a model that is not loaded yet."""
-    return Path(spec.model).name or spec.model
 
 
 def _import_views() -> None:
