@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 from fake_server import (
+    EVENTS,
     FakeServer,
     Out,
     bytes_of,
@@ -22,7 +23,8 @@ from fake_server import (
     usage,
 )
 
-from tui_chat.engine import open_engine
+from tui_chat.bench.fuzz_files import damaged, odd
+from tui_chat.engine import open_engine, server_engine
 from tui_chat.engine.base import Engine, EngineError, LoadCancelled, LoadError
 from tui_chat.types import (
     EngineEvent,
@@ -415,6 +417,42 @@ def test_a_fault_in_the_middle_keeps_what_came(
     made = ask(server)
     assert (made.text, made.finished.finish_reason) == ("Because of", "error")
     assert sentence in made.finished.error
+
+
+def damaged_answer(chance: Random) -> bytes:
+    """All that a server sends for a reply, with accidents to its bytes or odd values in it."""
+    ends = [chunk(finish_reason="stop"), json.dumps({"choices": [], "usage": usage(3, 4, 1)})]
+    data = [json.loads(each) for each in (*map(chunk, ("Bec", "ause 世", "🙂 of")), *ends)]
+    if chance.random() < 0.6:
+        at = chance.randrange(len(data))
+        data[at] = odd(data[at], chance)
+    body = "".join(f"data: {json.dumps(each)}\n\n" for each in [*data, "[DONE]"]).encode()
+    framing = b"Connection: close"
+    if chance.random() < 0.5:
+        framing = b"Transfer-Encoding: chunked"
+        size = chance.randint(1, 300)
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in [*pieces, b""])
+    kind = chance.choice([EVENTS, "application/json", f"{EVENTS}; charset=x", ""]).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n\r\n" % (kind, framing)
+    if chance.random() < 0.5:
+        return head + damaged(body, chance)
+    return damaged(head + body, chance)
+
+
+def test_any_answer_is_a_reply_or_one_sentence(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_engine, "BACK_OFF_SECONDS", (0.0,))
+    for seed in range(80):
+        data = damaged_answer(Random(seed))
+        server.answers = [lambda out, data=data: out.raw(data)]  # type: ignore[misc]
+        spec = server.spec(first_token_seconds=0.5, between_tokens_seconds=0.5)
+        finished = Reply(open_server(spec)).finished
+        told = finished.error
+        assert (finished.finish_reason == "error") == bool(told), seed
+        assert not told or told[-1] in ".!?…", (seed, told)
+        assert told.isprintable() and "could not be read (" not in told, (seed, told)
 
 
 def test_a_reset_in_the_middle_keeps_what_came(server: FakeServer) -> None:
