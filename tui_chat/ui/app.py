@@ -11,11 +11,9 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -41,6 +39,7 @@ from tui_chat.ui import plain_glyphs, terminal, themes
 from tui_chat.ui.chat_screen import ChatScreen
 from tui_chat.ui.commands import ACTIONS, TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.driver import FramedApp, SafeDriver
+from tui_chat.ui.ending import SHUTDOWN_SECONDS, Ending
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
 from tui_chat.ui.lifeguard import Lifeguard
@@ -61,10 +60,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_SECONDS = 3.0
-"""How long a reply that was told to stop may take before the process ends without it."""
-MOST_SHUTDOWN_SECONDS = 5.5
-"""After a signal the process is gone by then, whatever hangs: a disk, the screen, the model."""
 RETRY_SECONDS = 5.0
 """Between two tries to save what the disk refused."""
 THREAD_END_SECONDS = 0.3
@@ -113,13 +108,9 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self._data_dir = data_dir
         self._resume = resume
         self.takes_keys = threading.Event()
-        self.exit_at_once: Callable[[int], None] = os._exit
-        """Ends the process where the screen cannot be left any more."""
+        self.ending = Ending(self)
         self.failed = False
         self.print_on_exit = config.print_on_exit
-        self._ending = False
-        self._killed = False
-        self._end_code = 0
         self._painted = False
         self.themes = ThemeSwitch(self, loaded)
         self._theme_watch: asyncio.Task[None] | None = None
@@ -197,7 +188,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         return self.chat
 
     def on_mount(self) -> None:
-        self._catch_signals()
+        self.ending.catch_signals()
         self.engine_thread.start()
         self.call_after_refresh(self._begin)
 
@@ -268,21 +259,9 @@ class TuiChat(FramedApp, inherit_bindings=False):
         await self.chat.show_session(self._session(conversation_log))
         return old
 
-    def _catch_signals(self) -> None:
-        """A closed terminal or a kill stops the reply and saves it; then the process ends."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # under a test pilot
-
-        def on_signal(number: int, _: FrameType | None) -> None:
-            self._end_process(128 + number)
-
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:
-                signal.signal(number, on_signal)
-
     def on_terminal_gone(self) -> None:
         """The terminal was closed under us (called by the driver, on its own thread)."""
-        self._end_process(128 + signal.SIGHUP)
+        self.ending.by_signal(signal.SIGHUP)
 
     def refuse_paste(self, size: int) -> None:
         """A paste was too large to take (called by the driver, on its own thread)."""
@@ -295,38 +274,13 @@ class TuiChat(FramedApp, inherit_bindings=False):
         self._clipboard = text
         self._doer.copy(text, "what was cut")
 
-    def _end_process(self, code: int) -> None:
-        """End the app from any thread or a signal handler, whatever the event loop does."""
-        if self._killed:
-            return
-        # Also where the user is leaving already: that may hang.
-        self._killed, self._ending, self._end_code = True, True, code
-        watchdog = threading.Timer(MOST_SHUTDOWN_SECONDS, self.exit_at_once, (code,))
-        watchdog.daemon = True
-        watchdog.start()
-
-        def finish() -> None:
-            self.engine_thread.stop()
-            with contextlib.suppress(Exception):  # whatever is left of the screen by now
-                self.chat.drafts.save_now()
-            self.engine_thread.written_within(SHUTDOWN_SECONDS)
-            with contextlib.suppress(Exception):
-                self.unsaved.save_or_rescue(self.open_log)
-            if self._loop is not None:
-                with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
-                    self._loop.call_soon_threadsafe(lambda: self.exit(code, return_code=code))
-            time.sleep(2.0)
-            self.exit_at_once(code)
-
-        threading.Thread(target=finish, name="shutdown", daemon=True).start()
-
     def _fatal_error(self) -> None:
         """One sentence instead of a traceback with local variables; the details go to the log."""
-        if self._ending:
+        if self.ending.has_begun:
             # What was still on its way may find its place gone; that is no failure.
             kind = type(sys.exception()).__name__
             log.info("the screen was left while something was on its way: %s", kind)
-            self._return_code = self._end_code
+            self._return_code = self.ending.code
         else:
             log.exception("the screen failed")
             self.failed = True
@@ -334,23 +288,12 @@ class TuiChat(FramedApp, inherit_bindings=False):
 
     def quit(self) -> None:
         """Stop the reply, let it be saved, and leave."""
-        if not self._ending:
-            self._ending = True
-            self.engine_thread.stop()
-            self.run_worker(self._leave(), exit_on_error=False)
-
-    async def _leave(self) -> None:
-        try:
-            self.chat.drafts.close()
-            await asyncio.to_thread(self.engine_thread.written_within, SHUTDOWN_SECONDS)
-        except Exception:
-            log.exception("what was to be written at the end failed")
-        self.exit(0)
+        self.ending.by_user()
 
     # ---- the model ----
 
     async def on_model_loading(self, event: ModelLoading) -> None:
-        if not self._ending:
+        if not self.ending.has_begun:
             self.models.show_progress(event)
 
     async def on_model_ready(self, event: ModelReady) -> None:
@@ -449,7 +392,7 @@ def run_app(options: Options, lifeguard: Lifeguard) -> int:
         resume=options.resume,
     )
     app.drawable = plain_glyphs.drawable(loaded.config.glyphs)
-    app.exit_at_once = lifeguard.exit
+    app.ending.exit_at_once = lifeguard.exit
     start_log()
     with terminal.stray_output_to_log():
         lifeguard.screen_is_up()
