@@ -1,8 +1,8 @@
-"""One conversation on the screen: takes prompts, runs replies on the engine thread, paints events.
+"""One conversation on the screen: its messages, the box, and what belongs to either.
 
-While a reply runs only the engine thread writes the conversation; the screen paints what it is
-told. Everything that is not about this conversation is an action of the app. The conversation
-itself comes after the first frame, so that its modules need not be imported before.
+What is done with it stands beside: its replies, its model, walking, finding, branches. Everything
+that is not about this conversation is an action of the app. The conversation itself comes after
+the first frame, so that its modules need not be imported before.
 """
 
 import asyncio
