@@ -9,7 +9,7 @@ from test_chat_flow import ask, ready, shown, until
 from tui_chat.chat import draft_meter
 from tui_chat.config import Config
 from tui_chat.types import Role
-from tui_chat.ui import desk
+from tui_chat.ui import draft_counter
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.status_bar import StatusBar
 from tui_chat.ui.user_turn import UserTurn
@@ -65,7 +65,7 @@ async def test_the_meter_follows_every_key_press(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whatever is counted after a pause, or slowly, would never come.
-    monkeypatch.setattr(desk, "COUNT_DELAY", 3600.0)
+    monkeypatch.setattr(draft_counter, "COUNT_DELAY", 3600.0)
     monkeypatch.setattr(draft_meter, "QUICK_SECONDS", 3600.0)
     app = make_app()
     async with app.run_test(size=(100, 40)) as pilot:

@@ -18,7 +18,7 @@ from tui_chat.chat.draft_meter import DraftMeter
 from tui_chat.chat.session import Session
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import Message, Role
-from tui_chat.ui import desk
+from tui_chat.ui import draft_counter
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.draft import DraftCount, ReadDraft, count_draft
 from tui_chat.ui.user_turn import UserTurn
@@ -268,7 +268,7 @@ async def test_a_refused_file_is_told_before_all_others_where_there_is_no_room(
 async def test_what_takes_long_to_count_is_estimated_until_it_is_counted(
     make_app: MakeApp, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "REST", 0.0)
+    monkeypatch.setattr(draft_counter, "REST", 0.0)
     (here / "long.log").write_text(LOG * 20)
     counted = threading.Event()
     app = make_app()
@@ -306,8 +306,8 @@ async def test_what_takes_long_to_count_is_estimated_until_it_is_counted(
 async def test_a_long_draft_is_not_counted_all_the_time(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk, "PATIENCE", 0.0)
-    monkeypatch.setattr(desk, "REST", 1e9)
+    monkeypatch.setattr(draft_counter, "PATIENCE", 0.0)
+    monkeypatch.setattr(draft_counter, "REST", 1e9)
     counts: list[str] = []
     app = make_app()
     async with app.run_test(size=(110, 40)) as pilot:
@@ -324,10 +324,10 @@ async def test_a_long_draft_is_not_counted_all_the_time(
         await until(pilot, lambda: "counting… ≈" in shown(app))
         await type_text(pilot, "and more")
         assert counts == [LOG]
-        monkeypatch.setattr(desk, "REST", 0.0)  # as if the time had passed
+        monkeypatch.setattr(draft_counter, "REST", 0.0)  # as if the time had passed
         await until(pilot, lambda: "counting…" not in shown(app))
         assert counts == [LOG, f"{LOG}moreand more"]
-        monkeypatch.setattr(desk, "REST", 1e3)
+        monkeypatch.setattr(draft_counter, "REST", 1e3)
         app.chat.box.set_text("")  # what is short is counted soon
         await until(pilot, lambda: counts[2:] == [""])
 

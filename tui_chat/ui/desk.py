@@ -1,16 +1,10 @@
-"""Where a prompt is made: files, box and hint row, and the count of what would be sent.
-
-A key press is counted at once where that is a matter of microseconds, all else off the event loop
-when the typing pauses.
-"""
+"""Where a prompt is made: files, box and hint row, and the way of a prompt out of them."""
 
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -18,31 +12,24 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message as UIMessage
-from textual.timer import Timer
 from textual.widgets import TextArea
 
 from tui_chat.types import Message, Role
 from tui_chat.ui.commands import Action, is_command
+from tui_chat.ui.draft_counter import DraftCounter
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.status_bar import HintRow
 
 if TYPE_CHECKING:
-    from tui_chat.chat.draft_meter import DraftMeter, PromptSize
+    from tui_chat.chat.draft_meter import PromptSize
     from tui_chat.chat.session import Session
     from tui_chat.store.prompt_history import PromptHistory
     from tui_chat.ui.completer import Values
     from tui_chat.ui.completion import Word
     from tui_chat.ui.completion_list import CompletionList
-    from tui_chat.ui.draft import DraftCount, ReadDraft
+    from tui_chat.ui.draft import DraftCount
 
 log = logging.getLogger(__name__)
-
-COUNT_DELAY = 0.2
-"""Seconds without a key press before what takes longer is counted."""
-PATIENCE = 0.25
-"""Seconds that a count may take before an estimate is shown in its place."""
-REST = 4.0
-"""So many times as long as a count took, there is none again of a draft that is as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +40,6 @@ class _Outgoing:
     attached: list[str]
     session: "Session | None"
     edited: Message | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """What the last count was of, and what it took."""
-
-    characters: int = 0
-    attached: tuple[str, ...] = ()
-    seconds: float = 0.0
-    moment: float = 0.0
-    """Of its end."""
 
 
 class Desk(Vertical):
@@ -108,18 +84,11 @@ class Desk(Vertical):
         self.box.candidates_changed = self._complete
         self._queues = queues
         self._edits = edits
-        self._thinking = thinking
         self._attached: dict[str, list[str]] = {}
         self._key = key
         self._session = session
-        self._timer: Timer | None = None
-        self._stale = False
-        self._counting = False
-        self._last_count = _Counted()
-        self._meter: tuple[Session, DraftMeter] | None = None
+        self._counter = DraftCounter(self, session=session, edits=edits, thinking=thinking)
         self._prompt_size: PromptSize | None = None
-        self._about: int | None = None
-        """Tokens of the draft, roughly, while a count takes long."""
         self._outbox: list[_Outgoing] = []
         self._list: CompletionList | None = None
 
@@ -181,7 +150,7 @@ class Desk(Vertical):
             completes=self.box.completes,
             unfolds=self.box.label_at_cursor() is not None,
             size=self._prompt_size if self.box.text or self.attached else None,
-            about=self._about,
+            about=self._counter.about,
             exact=engine is None or engine.exact_counts,
         )
 
@@ -190,42 +159,9 @@ class Desk(Vertical):
     @on(TextArea.Changed, "#box")
     def count_soon(self) -> None:
         """Count the prompt: at once where only the draft changed, else once the typing pauses."""
-        if self._timer is not None:
-            self._timer.stop()
-        if not self._recount():
-            self._timer = self.set_timer(COUNT_DELAY, self.count)
+        self._counter.soon()
         self.box.look_for_candidates()
         self.show_hint()
-
-    def _typed(self) -> tuple[str, str | None]:
-        """The text that is to be counted, and the question that it takes the place of."""
-        text, edited = self.box.full_text, self._edits()
-        if edited is not None and edited.role is Role.ASSISTANT:
-            return "", None
-        if edited is None:
-            return "" if is_command(text) else text, None
-        return text, edited.id
-
-    def _recount(self) -> bool:
-        """Count a key press at once; False where something else changed, or it takes longer."""
-        from tui_chat.engine.base import EngineError
-
-        session = self._session()
-        if session is None or self._meter is None or self._meter[0] is not session:
-            return False
-        has_files = self.attached or "@" in self.box.text or self.query("#attachments")
-        if has_files or self.box.folded.has_labels:
-            return False
-        text, place = self._typed()
-        try:
-            size = self._meter[1].recount(text, self._thinking(), place)
-        except EngineError:
-            return False
-        if size is None:
-            return False
-        self._stale = self._stale or self._counting
-        self._show_size(size)
-        return True
 
     @on(TextArea.SelectionChanged, "#box")
     def _cursor_moved(self) -> None:
@@ -235,92 +171,18 @@ class Desk(Vertical):
 
     def count(self) -> None:
         """Count the prompt now, or once the count that runs has ended."""
-        self._stale = True
-        if not self._counting:
-            self._counting = True
-            self.run_worker(self._count_until_current(), exit_on_error=False)
+        self._counter.now()
 
-    async def _count_until_current(self) -> None:
-        """Count the draft; again as long as it has changed meanwhile, never twice at a time."""
-        from tui_chat.chat.draft_meter import DraftMeter
-
-        try:
-            while self._stale:
-                self._stale = False
-                session = self._session()
-                if session is None:
-                    return
-                if self._meter is None or self._meter[0] is not session:
-                    self._meter = session, DraftMeter(session)
-                if self._rest() > 0:
-                    await self._rest_with_estimate(session, self._meter[1])
-                    if session is not self._session():
-                        self._stale = True
-                        continue
-                self._stale = False
-                count = await self._count_once(session, self._meter[1])
-                if session is self._session() and not self._stale:
-                    await self._show_count(count)
-        finally:
-            self._counting, self._about = False, None
-
-    def _rest(self) -> float:
-        """Seconds until the draft may be counted again; the shorter it got, the fewer."""
-        last = self._last_count
-        if last.seconds < PATIENCE or last.attached != tuple(self.attached):
-            return 0.0
-        share = min(1.0, (len(self.box.full_text) + 1) / (last.characters + 1))
-        return last.moment + REST * last.seconds * share - time.monotonic()
-
-    async def _rest_with_estimate(self, session: "Session", meter: "DraftMeter") -> None:
-        """Show what a long draft may cost, and leave the processor to others for a while."""
-        from tui_chat.ui.draft import estimate_draft
-
-        draft = await self._read_draft()
-        estimate = await asyncio.to_thread(estimate_draft, session, meter, draft)
-        if session is self._session():
-            self._about = estimate.about
-            await self._show_count(estimate)
-        while (rest := self._rest()) > 0 and session is self._session():
-            await asyncio.sleep(min(rest, COUNT_DELAY))
-
-    async def _read_draft(self) -> "ReadDraft":
-        from tui_chat.ui.draft import read_draft
-
-        text, _ = self._typed()
-        folded = tuple(self.box.folded.text_of(label) for label in self.box.labels())
-        return await asyncio.to_thread(read_draft, text, tuple(self.attached), folded)
-
-    async def _count_once(self, session: "Session", meter: "DraftMeter") -> "DraftCount":
-        """The exact count; where it takes long an estimate is shown first."""
-        from tui_chat.ui.draft import count_draft, estimate_draft
-
-        _, place = self._typed()
-        characters, attached = len(self.box.full_text), tuple(self.attached)
-        draft = await self._read_draft()
-        started = time.monotonic()
-        count = partial(count_draft, thinking=self._thinking(), instead_of=place)
-        counting = asyncio.ensure_future(asyncio.to_thread(count, session, meter, draft))
-        await asyncio.wait({counting}, timeout=PATIENCE)
-        if not counting.done() and session is self._session():
-            estimate = await asyncio.to_thread(estimate_draft, session, meter, draft)
-            if not counting.done():
-                self._about = estimate.about
-                await self._show_count(estimate)
-        counted = await counting
-        moment = time.monotonic()
-        self._last_count = _Counted(characters, attached, moment - started, moment)
-        return counted
-
-    async def _show_count(self, count: "DraftCount") -> None:
+    async def show_count(self, count: "DraftCount") -> None:
+        """Show what the draft consists of and how much that is."""
         await self._show_files(count)
         self.box.show_tokens(count.folded)
         if count.size is not None:
-            self._about = None
-            self._show_size(count.size)
+            self.show_size(count.size)
         self.show_hint()
 
-    def _show_size(self, size: "PromptSize") -> None:
+    def show_size(self, size: "PromptSize") -> None:
+        """Show the size of the next prompt."""
         self._prompt_size = size
         self.post_message(self.Counted(size))
 
