@@ -196,6 +196,15 @@ async def test_prompts_sent_during_a_reply_are_answered_one_after_another(
         assert asked == ["one", "two", "three"]
 
 
+async def test_a_long_name_leaves_room_for_the_meter(make_app: MakeApp, tmp_path: Path) -> None:
+    script = tmp_path / "A-Model-With-A-Long-Name-32B-Instruct.md"
+    script.write_text("Yes.", encoding="utf-8")
+    app = make_app(model=f"echo:{script}")
+    async with app.run_test(size=(40, 15)) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: "echo:A-Mode…" in shown(app) and "/8.2k" in shown(app))
+
+
 async def test_a_narrow_row_still_tells_the_rate_and_the_key_that_stops(make_app: MakeApp) -> None:
     app = make_app(reply="word " * 2000, rate=200)
     async with app.run_test(size=(40, 15)) as pilot:

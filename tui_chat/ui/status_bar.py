@@ -34,7 +34,7 @@ class Status:
 
 def _left(status: Status) -> list[Line]:
     head: Line = (status.model, ("m", " · "), status.rung, ("m", " · "), str(status.mode))
-    short = status.model if len(status.model) <= 18 else status.model[:17] + "…"
+    short, shorter = _cut(status.model, 18), _cut(status.model, 12)
     return [
         (*head, ("m", f"   {status.title}")) if status.title else head,
         head,
@@ -42,7 +42,12 @@ def _left(status: Status) -> list[Line]:
         (short, *head[1:]),
         (short, ("m", " · "), str(status.mode)),
         (short,),
+        (shorter,),
     ]
+
+
+def _cut(name: str, most: int) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _right(status: Status) -> list[Line]:
@@ -88,6 +93,8 @@ def _right(status: Status) -> list[Line]:
         [*bar(12), f" {total}", of, *narrow, f"  {rate} tok/s"],
         [*bar(12), f" {total}", of],
         [*bar(8), f" {total}", of],
+        [*bar(8), f" {total}", of],
+        [total, of],
     ]
 
 
