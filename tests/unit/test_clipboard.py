@@ -1,5 +1,10 @@
 import base64
+import os
 import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +52,23 @@ def test_gnu_screen_gets_it_in_pieces_that_make_the_whole(length: int) -> None:
     assert sequence is not None
     assert payloads(through_screen(sequence)) == [text]
     assert re.sub(r"\x1bP.*?\x1b\\", "", sequence, flags=re.DOTALL) == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("outer", "inner"), [("tmux: server", "screen"), ("SCREEN", "tmux: server")]
+)
+def test_of_two_multiplexers_the_nearest_is_meant(tmp_path: Path, outer: str, inner: str) -> None:
+    for name in (outer, inner):  # a process is called as the file that it was started from
+        (tmp_path / name).symlink_to("/bin/sh")
+    told = "from tui_chat.ui.terminal import is_screen, is_tmux; print(is_screen(), is_tmux())"
+    line = shlex.join([sys.executable, "-c", told]) + "; true"  # or the shell would become it
+    line = shlex.join([str(tmp_path / inner), "-c", line]) + "; true"
+    environment = {**os.environ, "TMUX": "x", "STY": "1.pts", "TERM": "screen-256color"}
+    run = subprocess.run(
+        [tmp_path / outer, "-c", line], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == [str(inner == "screen"), str(inner != "screen")]
 
 
 def test_over_ssh_a_terminal_that_calls_itself_screen_may_be_tmux() -> None:

@@ -4,7 +4,7 @@ import base64
 import os
 from collections.abc import Mapping
 
-from tui_chat.ui.terminal import is_screen
+from tui_chat.ui.terminal import is_screen, is_tmux
 
 LIMIT = 100_000
 """Bytes of base64 that terminals commonly accept in one OSC 52 sequence."""
@@ -25,7 +25,7 @@ def clipboard_sequence(text: str, environ: Mapping[str, str] = os.environ) -> st
     if len(payload) > LIMIT:
         return None
     plain = _plain(payload)
-    if "TMUX" in environ or environ.get("TERM", "").startswith("tmux"):
+    if is_tmux(environ):
         return plain + "\x1bPtmux;" + plain.replace("\x1b", "\x1b\x1b") + "\x1b\\"
     if is_screen(environ):
         whole = f"\x1b]52;c;{payload}\x07"

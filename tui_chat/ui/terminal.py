@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.color import ColorSystem
@@ -54,9 +55,30 @@ def is_screen(environ: Mapping[str, str] = os.environ) -> bool:
 
     It shows 256 colours at most, whatever it inherits from the terminal that it was started in.
     """
-    return "TMUX" not in environ and (
-        "STY" in environ or environ.get("TERM", "").startswith("screen")
-    )
+    if "TMUX" in environ:  # which either of them inherits from the other
+        return "STY" in environ and nearest_multiplexer() == "screen"
+    return "STY" in environ or environ.get("TERM", "").startswith("screen")
+
+
+def is_tmux(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether tmux is between us and the terminal."""
+    if "TMUX" in environ:
+        return not is_screen(environ)
+    return "STY" not in environ and environ.get("TERM", "").startswith("tmux")
+
+
+def nearest_multiplexer() -> str:
+    """The nearest of the processes above us that is "tmux" or "screen"; empty if none is seen."""
+    pid = os.getppid()
+    with contextlib.suppress(OSError, ValueError):  # there may be no /proc
+        while pid > 1:
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")
+            name = name.partition("(")[2].lower()
+            for multiplexer in ("tmux", "screen"):
+                if name.startswith(multiplexer):
+                    return multiplexer
+            pid = int(rest.split()[1])
+    return ""
 
 
 def few_colours(environ: Mapping[str, str] = os.environ) -> bool:
