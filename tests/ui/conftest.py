@@ -41,9 +41,10 @@ def true_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_action_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """The app tells of an action that raises and goes on; a test shall not go on."""
+    """The app tells of an action or a task that raises and goes on; a test shall not go on."""
     yield
     assert "an action failed" not in caplog.text
+    assert "a task of the screen failed" not in caplog.text
 
 
 MakeApp = Callable[..., TuiChat]

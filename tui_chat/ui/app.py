@@ -45,6 +45,7 @@ from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloa
 from tui_chat.ui.lifeguard import Lifeguard
 from tui_chat.ui.model_switch import ModelSwitch, OpenEngine, model_name
 from tui_chat.ui.pace import LOCAL, REMOTE, calm
+from tui_chat.ui.tasks import WatchedWorkers
 from tui_chat.ui.theme_switch import ThemeSwitch
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
             driver_class=SafeDriver,
             ansi_color=True if plain or config.theme == themes.TERMINAL_THEME else None,
         )
+        self._workers = WatchedWorkers(self, self._tell_fault)
         terminal.limit_colours(self.console)
         is_remote = terminal.is_remote() if config.ssh is None else config.ssh
         self.pace = REMOTE if is_remote else LOCAL
@@ -320,10 +322,17 @@ class TuiChat(FramedApp, inherit_bindings=False):
         try:
             return await super().run_action(action, default_namespace, namespaces)
         except Exception:
-            log.exception("an action failed")
-            sentence = f"That did not work; the log has the details: {files.log_path()}"
-            self.notify(sentence, severity="error", markup=False)
+            self._tell_fault("an action failed")
             return True
+
+    def _tell_fault(self, what: str) -> None:
+        """Tell of something that nobody foresaw, while its exception is handled."""
+        if self.ending.has_begun:
+            log.info("%s while the screen was left: %s", what, type(sys.exception()).__name__)
+            return
+        log.exception(what)
+        sentence = f"That did not work; the log has the details: {files.log_path()}"
+        self.notify(sentence, severity="error", markup=False)
 
     def palette_actions(self) -> list[Action]:
         """Every action that can be done now, but the palette itself; those of typing last."""

@@ -1,0 +1,29 @@
+"""Something that nobody foresaw, in a task beside the keys: it is told, and the app goes on."""
+
+import logging
+
+import pytest
+from conftest import MakeApp  # type: ignore[import-not-found]
+from test_chat_flow import ask, ready, until  # type: ignore[import-not-found]
+
+
+async def test_a_task_that_fails_is_told_and_the_app_goes_on(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app()
+
+    async def fail() -> None:
+        raise KeyError("a key that is a secret")
+
+    async with app.run_test(size=(100, 30)) as pilot:
+        await ready(pilot)
+        app.chat.run_worker(fail(), exit_on_error=False)
+        await until(pilot, lambda: bool(app._notifications))
+        (told,) = app._notifications
+        assert told.message.startswith("That did not work; the log has the details")
+        await ask(pilot, "still there?")
+        app.ending.by_user()
+        app.chat.run_worker(fail(), exit_on_error=False)  # what comes too late is no failure
+    failed = [each for each in caplog.records if each.message.startswith("a task of the screen")]
+    assert [each.levelno for each in failed if each.levelno > logging.INFO] == [logging.ERROR]
+    caplog.clear()

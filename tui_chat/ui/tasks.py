@@ -1,0 +1,33 @@
+"""What runs beside the keys: a task that fails is told, and the app goes on.
+
+Textual's own way is to end the app, or to pass over the failure without a word.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from textual.app import App
+from textual.worker import Worker
+from textual.worker_manager import WorkerManager
+
+
+class WatchedWorkers(WorkerManager):
+    """The workers of an app; of one that fails `on_fault` hears while the exception is handled."""
+
+    def __init__(self, app: App[Any], on_fault: Callable[[str], None]) -> None:
+        super().__init__(app)
+        self._on_fault = on_fault
+
+    def add_worker(self, worker: Worker[Any], start: bool = True, exclusive: bool = True) -> None:
+        """See `WorkerManager.add_worker`."""
+        if inspect.isawaitable(worker._work):
+            worker._work = self._watched(worker._work)
+        super().add_worker(worker, start, exclusive)
+
+    async def _watched(self, work: Awaitable[Any]) -> Any:
+        try:
+            return await work
+        except Exception:
+            self._on_fault("a task of the screen failed")
+            raise
