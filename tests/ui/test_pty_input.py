@@ -199,6 +199,20 @@ def test_the_pager_gets_the_safe_text_and_a_short_one_waits(
     assert seen.read_text(encoding="utf-8") == "paged ␛[31mreply"
 
 
+def test_a_pager_that_was_left_at_once_asks_for_nothing_more(
+    start: Start, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.write_text("line\n\n" * 100, encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PAGER", program(tmp_path / "bin" / "less", 'head -3 "$1"'))
+    terminal = start()
+    terminal.type("hello\r")
+    terminal.shows("tok/s · speed")
+    terminal.type("/pager\r")
+    comes_back(terminal)
+    assert b"Press Enter" not in terminal.raw
+
+
 def test_ctrl_c_in_the_pager_does_not_end_the_chat(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

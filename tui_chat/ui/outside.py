@@ -6,6 +6,7 @@ What was written or read is never lost because one of them fails.
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from tui_chat.chat.sanitize import sanitize
 SHORT_VISIT = 2.0
 """Seconds below which a pager that has ended is taken for one that shows a short text and does
 not wait: then we do."""
+
+_PAGERS = ("less", "more", "most")
+"""They show a long text page by page, and end when they are told to."""
 
 
 class OutsideError(Exception):
@@ -106,10 +110,17 @@ def page_text(app: App[Any], text: str) -> None:
         with _terminal_given_away(app):
             started = time.monotonic()
             good = _run(command, path)
-            if good and time.monotonic() - started < SHORT_VISIT:
+            was_short = time.monotonic() - started < SHORT_VISIT
+            if good and was_short and not _was_left(command, text):
                 _wait_for_enter()
     if not good:
         raise OutsideError(f'The pager "{sanitize(command)}" failed.')
+
+
+def _was_left(command: str, text: str) -> bool:
+    """Whether a pager that has ended was left by its user: it had more than a screen to show."""
+    name = os.path.basename(shlex.split(command)[0])
+    return name in _PAGERS and text.count("\n") >= shutil.get_terminal_size().lines
 
 
 def print_text(app: App[Any], text: str) -> None:
