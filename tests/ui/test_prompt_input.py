@@ -179,6 +179,23 @@ async def test_undo_takes_back_what_was_typed(make_app: MakeApp) -> None:
         assert app.chat.box.text == "kept"
 
 
+async def test_undo_takes_back_a_paste_whose_tokens_were_counted(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await type_text(pilot, "kept")
+        await paste(pilot, LOG)
+        await until(pilot, lambda: "tok]" in app.chat.box.text)
+        await type_text(pilot, " more")
+        for _ in range(4):  # letters, and what is counted anew meanwhile
+            if app.chat.box.text != "kept":
+                await pilot.press("ctrl+underscore")
+                await until(
+                    pilot, lambda: "[" not in app.chat.box.text or "tok" in app.chat.box.text
+                )
+        assert app.chat.box.text == "kept"
+
+
 async def test_a_path_with_an_at_sign_goes_along_as_a_file(make_app: MakeApp, here: Path) -> None:
     app = make_app()
     async with app.run_test(size=(110, 40)) as pilot:

@@ -167,7 +167,17 @@ class PromptInput(TextArea):
                     count = tokens.get(self.folded.text_of(label))
                     told = self.folded.with_tokens(label, str(count)) if count else label
                     if told != label:
-                        self.replace(told, (row, start), (row, end))
+                        self._relabel(told, (row, start), (row, end))
+
+    def _relabel(self, label: str, start: Location, end: Location) -> None:
+        """Replace a label; whoever undoes what was typed last undoes this with it."""
+        batches = self.history._undo_stack
+        last = batches[-1] if batches else None
+        self.replace(label, start, end)
+        if batches[-1] is not last:
+            edits = batches.pop()
+            if last is not None:
+                last += edits
 
     def label_at_cursor(self) -> tuple[int, int, str] | None:
         """Start, end and label of the folded part that the cursor touches."""
