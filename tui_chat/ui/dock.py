@@ -5,6 +5,7 @@ import contextlib
 from textual import events
 from textual.containers import Container
 from textual.css.query import NoMatches
+from textual.geometry import Spacing
 from textual.widgets._toast import ToastRack
 
 STATUS_ROWS = 1
@@ -17,4 +18,6 @@ class Dock(Container):
     def on_resize(self, event: events.Resize) -> None:
         with contextlib.suppress(NoMatches):
             rack = self.screen.get_child_by_type(ToastRack)
-            rack.styles.margin = (0, 0, event.size.height + STATUS_ROWS, 0)
+            margin = Spacing(bottom=event.size.height + STATUS_ROWS)
+            if rack.styles.margin != margin:  # a change lays everything out again
+                rack.styles.margin = margin
