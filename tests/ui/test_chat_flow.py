@@ -172,6 +172,29 @@ async def test_a_prompt_sent_while_the_model_loads_runs_when_it_is_ready(
         assert "waiting" not in shown(app)
 
 
+async def test_a_prompt_that_waits_is_taken_back_with_the_arrow_from_an_empty_box(
+    make_app: MakeApp,
+) -> None:
+    gate = threading.Event()
+    app = make_app(gate=gate)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: app.takes_keys.is_set())
+        for text in ("first", "second"):
+            await type_text(pilot, text)
+            await pilot.press("enter")
+        await until(pilot, lambda: app.chat.replies.waiting == ("first", "second"))
+        await pilot.press("up")
+        await until(pilot, lambda: app.chat.box.text == "second")
+        assert app.chat.replies.waiting == ("first",)
+        await until(pilot, lambda: shown(app).count("waiting") == 1)
+        await pilot.press("up")  # the box is not empty: an earlier prompt is recalled, or none
+        assert app.chat.replies.waiting == ("first",)
+        gate.set()
+        await until(pilot, lambda: "That is all." in shown(app) and not app.chat.busy)
+        asked = [m.content for m in app.chat.session.conversation.messages if m.role is Role.USER]
+        assert asked == ["first"] and app.chat.box.text == "second"
+
+
 async def test_a_prompt_typed_before_the_first_frame_is_not_lost(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(100, 40)) as pilot:

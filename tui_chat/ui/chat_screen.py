@@ -136,6 +136,7 @@ class ChatScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.update_status(model=self._model_name)
+        self.box.take_back = self.replies.take_back
         self.desk.show_hint()
 
     @property

@@ -58,6 +58,8 @@ class PromptInput(TextArea):
         self._draft = ""
         self.candidates_changed: Callable[[], None] = lambda: None
         """Called when there is something else to choose from, or to look for."""
+        self.take_back: Callable[[], bool] = lambda: False
+        """Brings the prompt that waits last into the box; False when none waits."""
         self._values = values
         self._action_of = {
             key: action.id for action in actions if not action.while_walking for key in action.keys
@@ -268,7 +270,9 @@ class PromptInput(TextArea):
             case "history-previous":
                 # Above the first line there is nothing to move to, so the arrow recalls.
                 at_top = self.cursor_location[0] == 0
-                return self.completer.move(-1) or (at_top and self._recall_earlier())
+                return self.completer.move(-1) or (
+                    at_top and ((not self.text and self.take_back()) or self._recall_earlier())
+                )
             case "history-next":
                 if self.completer.move(1):
                     return True

@@ -68,6 +68,15 @@ class Replies:
         if chat.engine is None and not chat.model.is_expected:
             chat.model.is_missing()
 
+    def take_back(self) -> bool:
+        """Bring the prompt that waits last back into the box; False when none waits."""
+        if not self._queue:
+            return False
+        text, view = self._queue.pop()
+        view.remove()
+        self._chat.desk.take_back(text)
+        return True
+
     async def show_waiting(self) -> None:
         """Put what waits on the page again, behind what was put there meanwhile."""
         add = self._chat.transcript.add_user
