@@ -12,6 +12,7 @@ from tui_chat.engine.attention import PACKED
 from tui_chat.engine.decode import (
     LONG_LOOP_CHECK_EVERY,
     LONG_LOOP_PERIODS,
+    LOOP_CHECK_EVERY,
     LOOP_PERIODS,
     decode,
     has_to_stop,
@@ -202,7 +203,7 @@ def test_lines_that_differ_a_little_are_no_loop() -> None:
 
 def stopped_at(ids: list[int], is_letterless: Callable[[int], bool] = all_words) -> int | None:
     """After how many of the ids a reply of them is stopped."""
-    lengths = range(1, len(ids) + 1)
+    lengths = range(LOOP_CHECK_EVERY, len(ids) + 1, LOOP_CHECK_EVERY)  # at others it is not looked
     return next((end for end in lengths if has_to_stop(ids[:end], is_letterless)), None)
 
 

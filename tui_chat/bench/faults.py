@@ -174,7 +174,7 @@ def _throw(outcome: Outcome, terminal: Terminal, home: Path, script: str, begun:
     _judge_end(outcome, code, number)
     if TRACEBACK.search(terminal.output):
         outcome.problems.append("a traceback is on the screen")
-    closed = outcome.fault.startswith(("hang-up", "stalled")) or number == signal.SIGKILL
+    closed = outcome.fault.startswith(("hang-up", "stalled"))
     if not closed and b"\x1b[?1049h" in shown + terminal.output:
         _judge_terminal(outcome, terminal)
     _judge_files(outcome, home, before, script, thrown - begun if begun else 0.0)
