@@ -169,13 +169,13 @@ async def test_what_is_typed_before_the_first_chat_is_shown_stays_and_so_does_th
     held.save(Draft("of last time"))
     held.close()
     app = make_app()
-    show_first = app.chat.show_first_session
+    show_first = app.chat.sessions.show_first
 
     async def typed_before(session: object) -> None:
         app.chat.box.set_text("typed early")
         await show_first(session)  # type: ignore[arg-type]
 
-    app.chat.show_first_session = typed_before  # type: ignore[method-assign]
+    app.chat.sessions.show_first = typed_before  # type: ignore[method-assign]
     async with app.run_test(size=(100, 40)) as pilot:
         await ready(pilot)
         assert app.chat.box.text == "typed early"

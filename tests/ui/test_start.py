@@ -73,13 +73,13 @@ async def test_a_prompt_that_was_typed_at_once_goes_to_the_chat_that_is_continue
 ) -> None:
     gate = threading.Event()
     app = make_app(resume=Resume(None), gate=gate)
-    show_first = app.chat.show_first_session
+    show_first = app.chat.sessions.show_first
 
     async def sent_before(session: object) -> None:
         await app.chat.submit(PromptInput.Submitted("typed early"))
         await show_first(session)  # type: ignore[arg-type]
 
-    app.chat.show_first_session = sent_before  # type: ignore[method-assign]
+    app.chat.sessions.show_first = sent_before  # type: ignore[method-assign]
     try:
         async with app.run_test(size=(100, 40)) as pilot:
             await until(pilot, lambda: app.takes_keys.is_set())

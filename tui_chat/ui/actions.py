@@ -148,7 +148,7 @@ class Actions(MessageActions):
         if conversation_log is not self.app.open_log:
             return
         if was_wrong:
-            await self.app.chat.show_anew()
+            await self.app.chat.sessions.show_anew()
         if conversation_log.read_only:
             await self.app.chat.notice([("warn", "↓ "), ("m", conversation_log.read_only_reason)])
         if conversation_log.damaged:

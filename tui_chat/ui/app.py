@@ -206,7 +206,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
         gc.enable()
         self.stylesheet.read(Path(__file__).with_name("later.tcss"))
         query = await self._doer.resume(self._resume) if self._resume else None
-        await self.chat.show_first_session(self._session(self.open_log))
+        await self.chat.sessions.show_first(self._session(self.open_log))
         self.takes_keys.set()
         self.models.load(self.models.spec)
         threading.Thread(target=_import_views, name="import", daemon=True).start()
@@ -258,7 +258,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
     async def switch_log(self, conversation_log: "ConversationLog") -> "ConversationLog":
         """Show another conversation; the one that was shown is returned, still open."""
         old, self.open_log = self.open_log, conversation_log
-        await self.chat.show_session(self._session(conversation_log))
+        await self.chat.sessions.show(self._session(conversation_log))
         return old
 
     def on_terminal_gone(self) -> None:

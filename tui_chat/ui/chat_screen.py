@@ -5,10 +5,9 @@ that is not about this conversation is an action of the app. The conversation it
 the first frame, so that its modules need not be imported before.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from textual import events, on
@@ -25,12 +24,10 @@ from textual.widgets import OptionList, TextArea
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import Config
 from tui_chat.types import (
-    Conversation,
     GenerationSettings,
     Message,
     Mode,
 )
-from tui_chat.ui import welcome
 from tui_chat.ui.commands import TYPING_ACTIONS, Action, is_command
 from tui_chat.ui.desk import Desk
 from tui_chat.ui.dock import Dock
@@ -38,12 +35,13 @@ from tui_chat.ui.draft_keeper import DraftKeeper
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent, TitleWritten
 from tui_chat.ui.ground import blank_rows
-from tui_chat.ui.ink import InkText, Line
+from tui_chat.ui.ink import Line
 from tui_chat.ui.mode_switch import ModeSwitch
 from tui_chat.ui.model_state import ModelState
 from tui_chat.ui.pace import Pace
 from tui_chat.ui.prompt_input import PromptInput
 from tui_chat.ui.replies import Replies
+from tui_chat.ui.session_switch import SessionSwitch
 from tui_chat.ui.status_bar import Activity, StatusBar
 from tui_chat.ui.title_writer import TitleWriter
 from tui_chat.ui.transcript import Transcript
@@ -86,11 +84,11 @@ class ChatScreen(Screen[None]):
         self._session: Session | None = None
         self._actions = {action.id: action for action in actions}
         self._history = history
-        self._count_chats = count_chats
         self._values = values
         self._model_name = model_name
         self.model = ModelState(self, server)
         self.modes = ModeSwitch(self, config)
+        self.sessions = SessionSwitch(self, count_chats)
         self.replies = Replies(self, engine_thread, pace)
         self.drafts = DraftKeeper(self, drafts, self._unsent)
         self.titles = TitleWriter(self, engine_thread, enabled=config.auto_titles)
@@ -141,10 +139,14 @@ class ChatScreen(Screen[None]):
 
     @property
     def session(self) -> "Session":
-        """The conversation that is shown, from `show_session` on."""
+        """The conversation that is shown; there is none before the first frame."""
         if self._session is None:
             raise RuntimeError("no conversation is shown before the first frame")
         return self._session
+
+    @session.setter
+    def session(self, session: "Session") -> None:
+        self._session = session
 
     @property
     def has_session(self) -> bool:
@@ -197,6 +199,12 @@ class ChatScreen(Screen[None]):
     def walked(self) -> Message | None:
         """The message that was walked to."""
         return self._walk.message if self._walk is not None else None
+
+    def leave_walk(self) -> None:
+        """Walk no longer, and give up the edit of a message."""
+        if self._walk is not None:
+            self._walk.cancel_edit()
+            self._walk.leave()
 
     @cached_property
     def find(self) -> "Find":
@@ -261,88 +269,11 @@ class ChatScreen(Screen[None]):
         self.box.placeholder = sanitize(f"Message {bar.status.model}".rstrip())
         self.status_changed.publish(None)
 
-    async def show_first_session(self, session: "Session") -> None:
-        """Show the conversation of the start; a prompt that came even before it stays."""
-        self.drafts.prune()
-        if self.replies.waiting:
-            self._session = session
-            self.drafts.switch(session.conversation, adopt=False)
-            if session.conversation.messages:
-                load = partial(self._load_earlier, session)
-                await self.transcript.show_conversation(session.conversation, load)
-                await self.replies.show_waiting()
-            self.drafts.changed()
-            self.settings_changed()
-        else:
-            await self.show_session(session)
-
-    async def show_session(self, session: "Session") -> None:
-        """Show another conversation; a reply that runs is stopped, its text is kept."""
-        self.replies.stop()
-        if self._walk is not None:
-            self._walk.cancel_edit()
-            self._walk.leave()
-        self.close_find()
-        session.engine = session.engine or self.engine
-        self.titles.stop()
-        conversation = session.conversation
-        # What is typed before the first conversation is there is not replaced by what was before.
-        typed = self.box.draft if self._session is None else ""
-        unsent = self.drafts.switch(conversation, adopt=not typed)
-        if not typed:
-            self.box.show_draft(unsent.text)
-        self.replies.leave()
-        self._session = session
-        self.desk.attach_again(unsent.files)
-        self.settings_changed()
-        if conversation.messages:
-            load = partial(self._load_earlier, session)
-            await self.transcript.show_conversation(conversation, load)
-        else:
-            await self.transcript.show_welcome(
-                *welcome.widgets(
-                    model=self.query_one(StatusBar).status.model,
-                    server=self.model.server,
-                    ready=session.engine is not None,
-                    key=self.key,
-                )
-            )
-            self.run_worker(self._show_chat_count(), exit_on_error=False)
-            if self.model.progress is not None:
-                self.model.show_progress(self.model.progress)
-        self.show_activity()
-        self.update_status(prompt_tokens=0, draft_tokens=0)
-        self.count_soon()
-        self.box.focus()
-
-    async def show_anew(self) -> None:
-        """The conversation is not what a first glance at its file showed."""
-        if not self.busy:
-            load = partial(self._load_earlier, self.session)
-            await self.transcript.show_conversation(self.session.conversation, load)
-        self.settings_changed()
-
     def settings_changed(self) -> None:
         """Follow what the conversation sets for itself."""
         self.modes.follow()
         self.update_status()
         self.count_soon()
-
-    async def _load_earlier(self, session: "Session", everything: bool) -> Conversation | None:
-        """More of a conversation, or all of it, while it is shown."""
-        from tui_chat.store.log import StoreError
-
-        log = session.log
-        try:
-            await asyncio.to_thread(log.load_all if everything else log.load_earlier)
-        except StoreError as error:
-            self.app.notify(str(error), severity="error", markup=False)
-        return session.conversation if session is self._session else None
-
-    async def _show_chat_count(self) -> None:
-        count = await asyncio.to_thread(self._count_chats)
-        for line in self.query("#where-lines").results(InkText):
-            line.show(welcome.where_lines(count, self.key))
 
     def _unsent(self) -> "Draft":
         from tui_chat.store.drafts import Draft
