@@ -129,7 +129,8 @@ def start_among_damaged_files(seed: int) -> str:
         told = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         # A key that fails in a widget of Textual is told, and the app goes on.
         if told.count("Traceback (most") > told.count("an action failed"):
-            return f"start with seed {seed}: a traceback in the log"
+            last = told[told.rindex("Traceback (most") :].split("\n\n")[0]
+            return f"start with seed {seed}: a traceback in the log, the last:\n{last}"
     return ""
 
 
