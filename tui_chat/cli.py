@@ -19,7 +19,7 @@ from tui_chat.presets import PresetError, all_presets, effective_config, preset_
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0002
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -101,4 +101,5 @@ def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
 
 def _tell_of_unraisable(failure: "sys.UnraisableHookArgs") -> None:
     if failure.exc_value is not None:
-        _logger.error("something failed while it was cleaned up", exc_info=failure.exc_value)
+        what = getattr(failure.object, "__qualname__", type(failure.object).__qualname__)
+        _logger.error("%s failed while it cleaned up", what, exc_info=failure.exc_value)

@@ -88,7 +88,10 @@ def test_a_key_that_is_given_away_is_taken_from_its_old_action() -> None:
     actions, problems = apply_keymap({"chats": "ctrl+n"})
     assert keys_of(actions, "chats") == ("ctrl+n",)
     assert keys_of(actions, "new") == ()
-    assert problems == ()
+    assert problems == (
+        'keymap: "ctrl+n" is chats now, and new has no other key; give it one, or "" for none.',
+    )
+    assert apply_keymap({"chats": "ctrl+n", "new": ""})[1] == (), "the user knows"
 
 
 def test_a_key_of_the_messages_may_be_one_that_means_something_else_in_the_box() -> None:
@@ -98,7 +101,9 @@ def test_a_key_of_the_messages_may_be_one_that_means_something_else_in_the_box()
     assert keys_of(actions, "message-up") == ("k",)
     assert keys_of(actions, "history-previous") == ("up",)
     assert keys_of(actions, "message-next") == keys_of(actions, "new") == ("right",)
-    assert problems == ()
+    assert [problem.split(";")[0] for problem in problems] == [
+        'keymap: "c" is message-copy now, and message-continue has no other key'
+    ]
 
 
 def test_an_empty_text_takes_the_key_away() -> None:

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GARBAGE_THRESHOLDS = 5_000, 20, 10
+"""New objects until garbage is looked for, and how many times until among older ones too: with
+Python's 700, 10 and 10 the keys wait for that several times a minute."""
 RETRY_SECONDS = 5.0
 """Between two tries to save what the disk refused."""
 THREAD_END_SECONDS = 0.3
@@ -203,6 +206,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
     async def _begin(self) -> None:
         """After the first frame, which has the box and the status bar: all the rest."""
         self._painted = True
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
         gc.enable()
         self.stylesheet.read(Path(__file__).with_name("later.tcss"))
         query = await self._doer.resume(self._resume) if self._resume else None

@@ -28,6 +28,7 @@ from textual.theme import Theme
 
 from tui_chat.ui.frame import Frame
 from tui_chat.ui.pace import LOCAL, Pace
+from tui_chat.ui.typing_gap import TypingGap
 
 if TYPE_CHECKING:
     from tui_chat.ui.bracketed_paste import Paste
@@ -131,6 +132,7 @@ class SafeDriver(linux_driver.LinuxDriver):
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
         self._pace: Pace = getattr(app, "pace", LOCAL)
+        self._typing: TypingGap = getattr(app, "typing", TypingGap())
         self._frame = Frame()
         self._cursor = (0, 0)
         self._sent = 0.0
@@ -158,6 +160,8 @@ class SafeDriver(linux_driver.LinuxDriver):
     def process_message(self, message: Message) -> None:
         if isinstance(message, events.InputEvent):
             self._urgent_until = time.monotonic() + URGENT_SECONDS
+        if isinstance(message, events.Key):
+            self._typing.key_pressed()
         super().process_message(message)
 
     def redraw(self) -> None:
@@ -196,6 +200,7 @@ class SafeDriver(linux_driver.LinuxDriver):
             if self._app._sync_available and len(text) > LONG_FRAME:
                 text = f"{SYNC_START}{text}{SYNC_END}"
             self.write(text)
+            self._typing.frame_sent()
 
     def _send_late_frame(self) -> None:
         self._timer = None
@@ -267,6 +272,10 @@ class FramedApp(App[int], inherit_bindings=False):
     drawable: Callable[[str], str] | None = None
     """What makes any text one that the terminal can draw, where it cannot draw all."""
 
+    def __init__(self, **options: Any) -> None:
+        self.typing = TypingGap()
+        super().__init__(**options)
+
     async def on_event(self, event: events.Event) -> None:
         """A terminal that changed its size may show anything, also if it changed it back."""
         if isinstance(event, events.Resize) and isinstance(self._driver, SafeDriver):
@@ -306,3 +315,9 @@ class FramedApp(App[int], inherit_bindings=False):
         cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
         driver.show(renderable, screen._compositor.size, cursor)
         self.post_display_hook()
+
+
+async def between_keys(app: App[Any]) -> None:
+    """Return at once, or while someone types when the next key is shown; see `TypingGap`."""
+    if isinstance(app, FramedApp):
+        await app.typing.wait()

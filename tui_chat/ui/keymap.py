@@ -69,6 +69,12 @@ def apply_keymap(keymap: Mapping[str, str]) -> tuple[tuple[Action, ...], tuple[s
         actions.append(replace(action, keys=left))
         if not left and action.id in TYPING_ACTIONS and (action.id == "send" or keys_of):
             problems.append(f"keymap: no key is left for {action.id}.")
+        elif not left and action.keys and action.id not in keymap:
+            taken = action.keys[0]
+            problems.append(
+                f'keymap: "{taken}" is {owners[walking, taken]} now, and {action.id} has no other '
+                f'key; give it one, or "" for none.'
+            )
     return tuple(actions), tuple(problems)
 
 

@@ -11,6 +11,7 @@ from textual.containers import Vertical
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
+from tui_chat.ui.driver import FramedApp
 from tui_chat.ui.ground import Ground
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds, turn_marks
 from tui_chat.ui.markdown_pieces import VerbatimPieces
@@ -92,7 +93,7 @@ def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
     decode = f"{'decode' if prefix else written} {seconds(metrics.decode_seconds)} · "
     drafted = f"{metrics.drafted_tokens:,} drafted · " if metrics.drafted_tokens else ""
     has_rate = metrics.completion_tokens >= 8 and metrics.tokens_per_second > 0
-    rate = f"{about}{metrics.tokens_per_second:.1f}" if has_rate else "—"
+    rate = f"{about}{metrics.tokens_per_second:,.1f}" if has_rate else "—"
     modes = " then ".join(message.modes) or message.mode or ""
     tail: Line = (("k", f"{rate} tok/s"), ("m", f" · {modes}" if modes else ""))
     whole, short = "", "" if prefix else f"{written} · "
@@ -299,7 +300,11 @@ class AssistantTurn(Ground):
             cost = time.thread_time() - used
             interval = max(self._pace.paint_seconds, PAINT_SHARE * cost)
             wait = at + min(MAX_PAINT_INTERVAL, interval) - time.monotonic()
-        self.set_timer(max(0.001, wait), self._paint_in_time)
+        self.set_timer(max(0.001, wait), self._paint_between_keys)
+
+    def _paint_between_keys(self) -> None:
+        if isinstance(self.app, FramedApp):
+            self.app.typing.call(lambda: self.call_next(self._paint_in_time))
 
     async def _paint_in_time(self) -> None:
         self._scheduled = False

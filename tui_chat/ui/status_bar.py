@@ -54,7 +54,7 @@ def _right(status: Status) -> list[Line]:
     window = status.context_window
     about = "" if status.exact else "≈"
     used, draft = status.prompt_tokens, status.draft_tokens
-    rate = f"{status.tokens_per_second:.1f}" if status.tokens_per_second else "—"
+    rate = f"{status.tokens_per_second:,.1f}" if status.tokens_per_second else "—"
     if status.tokens_per_second and not status.exact_rate:
         rate = f"≈{rate}"
     if not window:
@@ -163,7 +163,7 @@ class Activity(OneLine):
         mark, count = ("it", "▪"), f"{about}{tokens:,} tok"
         lines: list[Line] = [(mark, " writing  ", ("m", count)), (mark, f" {count}")]
         if tokens >= 8 and elapsed > 0:
-            rate = ("rate", f"{about}{(tokens - 1) / elapsed:.1f} tok/s")
+            rate = ("rate", f"{about}{(tokens - 1) / elapsed:,.1f} tok/s")
             long: Line = (*lines[0], ("m", f" · {seconds(elapsed)} · "), rate)
             lines = [long, long, (mark, " ", ("m", f"{count} · "), rate), (mark, " ", rate)]
         self.show(lines, _below(follow_key, unseen=True) if below else _stop(stop_key))
