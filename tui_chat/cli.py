@@ -20,6 +20,7 @@ from tui_chat.presets import PresetError, all_presets, effective_config, preset_
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 SWITCH_SECONDS = 0.0002
+FRAMES_PER_SECOND = "120"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +93,8 @@ def _run(argv: Sequence[str]) -> int:
         return _fail(sentence, USAGE)
     # Screen and engine share the interpreter: each takes a turn sooner than after the usual 5 ms.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # The frame of a key may come just after another one, and waits for the next turn of the screen.
+    os.environ.setdefault("TEXTUAL_FPS", FRAMES_PER_SECOND)
     gc.disable()  # until the first frame: nothing that is imported becomes garbage
     # Until the app catches it, there is nothing to save and Ctrl+C just ends the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
