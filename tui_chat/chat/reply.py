@@ -229,7 +229,7 @@ class DeltaPacer:
     the latest figures. A delta without text only brings new figures.
     """
 
-    def __init__(self, interval: float = 0.1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, interval: float = 0.2, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval
         self._clock = clock
         self._last: float | None = None
