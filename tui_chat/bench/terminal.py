@@ -79,7 +79,9 @@ class Terminal:
         self._hung_up = threading.Event()
         self._chunks: deque[tuple[float, bytes]] = deque(maxlen=KEPT_CHUNKS)
         self._news = threading.Condition()
-        self._cells = Cells(columns, lines)
+        self._drawn = Cells(columns, lines)
+        self._undrawn: list[bytes] = []
+        """Drawn when it is looked at: that would take the processor from what is measured."""
         self._wanted = ""
         self._seen_at: float | None = None
         self.received = 0
@@ -120,12 +122,12 @@ class Terminal:
                 data = os.read(self._master, 65536)
             except OSError:  # Linux says so when the other side is closed
                 data = b""
+            moment = time.perf_counter()
             with self._news:
                 if data:
-                    moment = time.perf_counter()
                     self._chunks.append((moment, data))
                     self.received += len(data)
-                    self._cells.feed(data)
+                    self._undrawn.append(data)
                     if self._seen_at is None and self._shows(self._wanted):
                         self._seen_at = moment
                 self._ended = not data
@@ -157,6 +159,14 @@ class Terminal:
                 self._news.wait(0.5)
             return self._seen_at - self.started
 
+    @property
+    def _cells(self) -> Cells:
+        """The screen as it is now; for who has the lock."""
+        undrawn, self._undrawn = self._undrawn, []
+        for data in undrawn:
+            self._drawn.feed(data)
+        return self._drawn
+
     def _shows(self, text: str) -> bool:
         return bool(text) and self._cells.is_full_screen and text in self._cells.text
 
@@ -185,7 +195,7 @@ class Terminal:
 
     def tail(self, length: int = 200) -> str:
         """The end of what is shown, on one line."""
-        words = " ".join(self._cells.text.split())
+        words = " ".join(self.screen.split())
         return "".join(character for character in words if character.isprintable())[-length:]
 
     @property
