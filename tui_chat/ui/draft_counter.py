@@ -13,7 +13,7 @@ from textual.timer import Timer
 
 from tui_chat.types import Message, Role
 from tui_chat.ui.commands import is_command
-from tui_chat.ui.driver import between_keys
+from tui_chat.ui.driver import typing_of
 
 if TYPE_CHECKING:
     from tui_chat.chat.draft_meter import DraftMeter
@@ -129,7 +129,7 @@ class DraftCounter:
                         continue
                 self._stale = False
                 count = await self._count_once(session, self._meter[1])
-                await between_keys(self._desk.app)
+                await typing_of(self._desk.app).wait()
                 if session is self._session() and not self._stale:
                     await self._show(count)
         finally:

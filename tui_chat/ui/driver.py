@@ -132,7 +132,7 @@ class SafeDriver(linux_driver.LinuxDriver):
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
         self._pace: Pace = getattr(app, "pace", LOCAL)
-        self._typing: TypingGap = getattr(app, "typing", TypingGap())
+        self._typing = typing_of(app)
         self._frame = Frame()
         self._cursor = (0, 0)
         self._sent = 0.0
@@ -317,7 +317,6 @@ class FramedApp(App[int], inherit_bindings=False):
         self.post_display_hook()
 
 
-async def between_keys(app: App[Any]) -> None:
-    """Return at once, or while someone types when the next key is shown; see `TypingGap`."""
-    if isinstance(app, FramedApp):
-        await app.typing.wait()
+def typing_of(app: App[Any]) -> TypingGap:
+    """When keys are pressed in `app`; never, where it does not draw through our driver."""
+    return app.typing if isinstance(app, FramedApp) else TypingGap()

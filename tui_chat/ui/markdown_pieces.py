@@ -71,6 +71,7 @@ class MarkdownPiece(Piece):
     next_number: int | None = None
     is_title: bool = False
     """Whether a rule parts it from what follows."""
+    _known_codes: list[Token] | None = field(default=None, init=False)
 
     def tokens(self) -> list[Token]:
         """What the parser makes of it."""
@@ -85,10 +86,11 @@ class MarkdownPiece(Piece):
         return [language_of(token) for token in self._codes()]
 
     def _codes(self) -> list[Token]:
-        if not _MAY_HOLD_CODE.search(self.source):
-            return []
-        kinds = ("fence", "code_block")
-        return [token for token in self.tokens() if token.type in kinds]
+        if self._known_codes is None:
+            tokens = self.tokens() if _MAY_HOLD_CODE.search(self.source) else []
+            kinds = ("fence", "code_block")
+            self._known_codes = [token for token in tokens if token.type in kinds]
+        return self._known_codes
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 
 from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import Message, ReplyMetrics
-from tui_chat.ui.driver import FramedApp
+from tui_chat.ui.driver import typing_of
 from tui_chat.ui.ground import Ground
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, seconds, turn_marks
 from tui_chat.ui.markdown_pieces import VerbatimPieces
@@ -303,8 +303,7 @@ class AssistantTurn(Ground):
         self.set_timer(max(0.001, wait), self._paint_between_keys)
 
     def _paint_between_keys(self) -> None:
-        if isinstance(self.app, FramedApp):
-            self.app.typing.call(lambda: self.call_next(self._paint_in_time))
+        typing_of(self.app).call(lambda: self.call_next(self._paint_in_time))
 
     async def _paint_in_time(self) -> None:
         self._scheduled = False
