@@ -102,6 +102,4 @@ def _tell_of_thread(failure: threading.ExceptHookArgs) -> None:
 def _tell_of_unraisable(failure: "sys.UnraisableHookArgs") -> None:
     if failure.exc_value is not None:
         what = getattr(failure.object, "__qualname__", type(failure.object).__qualname__)
-        _logger.error(
-            "%s failed while it cleaned up: %s", what, failure.err_msg, exc_info=failure.exc_value
-        )
+        _logger.error("%s failed while it cleaned up", what, exc_info=failure.exc_value)

@@ -1,6 +1,8 @@
 """Something that nobody foresaw, in a task beside the keys: it is told, and the app goes on."""
 
+import gc
 import logging
+import warnings
 
 import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
@@ -27,3 +29,20 @@ async def test_a_task_that_fails_is_told_and_the_app_goes_on(
     failed = [each for each in caplog.records if each.message.startswith("a task of the screen")]
     assert [each.levelno for each in failed if each.levelno > logging.INFO] == [logging.ERROR]
     caplog.clear()
+
+
+async def test_a_task_that_is_cancelled_before_it_begins_is_no_complaint(make_app: MakeApp) -> None:
+    begun: list[str] = []
+
+    async def work() -> None:
+        begun.append("work")
+
+    app = make_app()
+    async with app.run_test() as pilot:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            app.run_worker(work(), exit_on_error=False).cancel()
+            await pilot.pause()
+            gc.collect()
+    assert begun == []
+    assert not [each for each in told if "never awaited" in str(each.message)]

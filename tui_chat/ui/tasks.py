@@ -4,7 +4,7 @@ Textual's own way is to end the app, or to pass over the failure without a word.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from textual.app import App
@@ -21,9 +21,20 @@ class WatchedWorkers(WorkerManager):
 
     def add_worker(self, worker: Worker[Any], start: bool = True, exclusive: bool = True) -> None:
         """See `WorkerManager.add_worker`."""
-        if inspect.isawaitable(worker._work):
-            worker._work = self._watched(worker._work)
+        work = worker._work
+        made: list[Coroutine[Any, Any, Any]] = []
+        if inspect.isawaitable(work):
+            worker._work = self._watched(work)
+            made = [each for each in (worker._work, work) if inspect.iscoroutine(each)]
         super().add_worker(worker, start, exclusive)
+
+        def close(_: object) -> None:
+            for each in made:
+                each.close()
+
+        if worker._task is not None:
+            # Python would complain of one that was cancelled before it began, at any time later.
+            worker._task.add_done_callback(close)
 
     async def _watched(self, work: Awaitable[Any]) -> Any:
         try:
