@@ -189,7 +189,7 @@ async def test_a_model_of_the_server_is_chosen_from_the_list_stopped_and_left_fo
     address: str, tmp_path: Path
 ) -> None:
     spec = replace(server_at(address), name="real")
-    long = {mode: replace(SETTINGS, max_new_tokens=900) for mode in ("speed", "accuracy")}
+    long = {mode: replace(SETTINGS, max_new_tokens=3000) for mode in ("speed", "accuracy")}
     app = TuiChat(
         loaded=LoadedConfig(Config(servers={"real": spec}, **long), tmp_path / "config.toml"),
         spec=ModelSpec(device="cpu"),
