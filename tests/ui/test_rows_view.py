@@ -1,22 +1,29 @@
 import asyncio
 
+import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
+from rich.color import Color
 from test_chat_flow import ask, ready, shown, until  # type: ignore[import-not-found]
-from textual.geometry import Offset
+from textual._compositor import ChopsUpdate, Compositor
+from textual.geometry import Offset, Region
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.selection import SELECT_ALL, Selection
+from textual.strip import Strip
+from textual.widget import Widget
 
 from tui_chat.ui.message_view import AssistantTurn, Reply
+from tui_chat.ui.transcript import Transcript
 from tui_chat.ui.user_turn import UserTurn
 
 PROSE = "A paragraph of **several** words that is broken into rows where the page is narrow. " * 3
 
 
-async def open_reply(pilot: Pilot[int], text: str) -> Reply:
+async def open_reply(pilot: Pilot[int], text: str, *, block: int = 1) -> Reply:
     """A reply with this text on the page."""
     app = await ready(pilot)
     turn: AssistantTurn = await app.chat.transcript.open_reply("id")
-    turn.grow_by(1)
+    turn.grow_by(block)
     turn.feed(text)
     reply = turn.query_one(Reply)
     await until(pilot, lambda: reply.source == text and reply.size.height > 0)
@@ -147,3 +154,90 @@ async def test_text_that_comes_while_the_last_is_laid_out_stands_behind_it(
         reply = await open_reply(pilot, "begin ")
         await asyncio.gather(*(reply.append(part) for part in parts))
         assert reply.source == "begin " + "".join(parts)
+
+
+def drawn_rows(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """The rows of the terminal that each frame draws, one after the other."""
+    frames: list[set[int]] = []
+    render = Compositor.render_partial_update
+
+    def noting(compositor: Compositor) -> ChopsUpdate | None:
+        update = render(compositor)
+        if update is not None:
+            frames.append({y for y, _, _ in update.spans})
+        return update
+
+    monkeypatch.setattr(Compositor, "render_partial_update", noting)
+    return frames
+
+
+async def test_a_reply_grows_by_blocks_and_only_a_block_lays_out_the_page_again(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_app().run_test(size=(60, 40)) as pilot:
+        reply = await open_reply(pilot, "line 1", block=6)
+        await reply.append("\n\nline 2")
+        await until(pilot, lambda: reply.size.height == 6)
+        await pilot.pause()
+        layouts: list[Screen[None]] = []
+        pilot.app.screen.screen_layout_refresh_signal.subscribe(reply, layouts.append)
+        frames = drawn_rows(monkeypatch)
+        await reply.append("\n\nline 3")
+        await until(pilot, lambda: bool(frames))
+        await pilot.pause()
+        assert rows(reply) == ["line 1", "", "line 2", "", "line 3", ""]
+        assert not layouts
+        assert [len(drawn) for drawn in frames] == [2]
+        await reply.append("\n\nline 4")
+        await until(pilot, lambda: reply.size.height == 12)
+        await pilot.pause()
+        assert len(layouts) == 1
+        # The growth has drawn what there was: only what is new is drawn behind it.
+        frames.clear()
+        await reply.append("\n\nline 5")
+        await until(pilot, lambda: bool(frames))
+        await pilot.pause()
+        assert [len(drawn) for drawn in frames] == [2]
+
+
+async def test_a_page_that_follows_a_reply_and_its_scroll_bar_are_one_frame(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_app().run_test(size=(60, 20)) as pilot:
+        reply = await open_reply(pilot, "\n\n".join(map(str, range(20))))
+        transcript = reply.screen.query_one(Transcript)
+        transcript.follow()
+        await until(pilot, lambda: transcript.show_vertical_scrollbar and transcript.at_end)
+        await pilot.pause()
+        bar = transcript.vertical_scrollbar
+        frames = drawn_rows(monkeypatch)
+        size = bar.window_virtual_size
+        await reply.append("\n\nmore\n\nand more")
+        await until(pilot, lambda: bar.window_virtual_size == size + 4)
+        await pilot.pause()
+        await pilot.pause()
+        assert len(frames) == 1
+
+
+def look(strip: Strip) -> tuple[str, Color | None, Color | None, bool | None, object]:
+    """What of a cell is seen and clicked; a blank has no ink."""
+    (cell,) = strip
+    assert cell.style is not None
+    has_ink = cell.style.reverse or cell.text != " "
+    ink = cell.style.color if has_ink else None
+    return cell.text, ink, cell.style.bgcolor, cell.style.reverse, cell.style.meta
+
+
+async def test_the_scroll_bar_of_a_page_looks_like_any_other(make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(60, 20)) as pilot:
+        reply = await open_reply(pilot, "\n\n".join(map(str, range(40))))
+        transcript = reply.screen.query_one(Transcript)
+        await until(pilot, lambda: transcript.show_vertical_scrollbar)
+        bar = transcript.vertical_scrollbar
+        for y in range(0, transcript.max_scroll_y, 7):
+            transcript.scroll_to(y=y, animate=False, immediate=True)
+            await pilot.pause()
+            whole = bar.size.region
+            ours, theirs = bar.render_lines(whole), Widget.render_lines(bar, whole)
+            assert [*map(look, ours)] == [*map(look, theirs)]
+            assert bar.render_lines(Region(0, 3, 1, 2)) == ours[3:5]

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from rich.cells import cell_len
 from textual.app import App
 from textual.content import Content
 from textual.widget import Widget
@@ -55,6 +56,12 @@ def paint(app: App[Any], parts: Line) -> Content:
             for part in parts
         )
     )
+
+
+def cells_of(parts: Line) -> int:
+    """How wide the parts are."""
+    text = "".join(part if isinstance(part, str) else part[1] for part in parts)
+    return cell_len(sanitize(text))
 
 
 def turn_marks(version: tuple[int, int], *, left_out: bool) -> list[Part]:
@@ -188,15 +195,14 @@ class OneLine(Widget):
         width = self.size.width
         nothing: Sequence[Line] = ((),)
         left, right = self._left or nothing, self._right or nothing
-        shown = paint(self.app, left[-1])
         for index in range(max(len(left), len(right))):
-            a = paint(self.app, left[min(index, len(left) - 1)])
-            b = paint(self.app, right[min(index, len(right) - 1)])
-            gap = width - a.cell_length - b.cell_length
-            both = bool(a.cell_length and b.cell_length)
-            if gap >= (2 if both else 0):
-                return Content.assemble(a, " " * gap, b)
-        return shown.truncate(width, ellipsis=True)
+            a = left[min(index, len(left) - 1)]
+            b = right[min(index, len(right) - 1)]
+            taken = cells_of(a), cells_of(b)
+            gap = width - sum(taken)
+            if gap >= (2 if all(taken) else 0):
+                return paint(self.app, (*a, " " * gap, *b))
+        return paint(self.app, left[-1]).truncate(width, ellipsis=True)
 
 
 Column = tuple[str, int, str]

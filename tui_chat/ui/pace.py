@@ -13,7 +13,7 @@ class Pace:
     """Between two paintings of the live figures."""
     frame_seconds: float = 0.0
     """At least between two frames, unless a key was pressed just before."""
-    block: float = 0.08
+    block: float = 0.16
     """Part of the view by which it scrolls at once when it follows a reply, a row at least: each
     time all of it is laid out and drawn anew."""
     reports_hovering: bool = True

@@ -13,6 +13,7 @@ from textual.widget import Widget
 from tui_chat.types import Conversation
 from tui_chat.ui.ink import Line, OneLine
 from tui_chat.ui.page import Page
+from tui_chat.ui.page_bar import PageBar
 from tui_chat.ui.window import MOST_MOUNTED, PAGE, Window
 
 LoadEarlier = Callable[[bool], Awaitable[Conversation | None]]
@@ -38,6 +39,15 @@ class PagedScroll(VerticalScroll, can_focus=False):
     def compose(self) -> Any:
         yield self._page
 
+    @property
+    def vertical_scrollbar(self) -> ScrollBar:
+        """See `Widget.vertical_scrollbar`."""
+        if self._vertical_scrollbar is None:
+            self._vertical_scrollbar = bar = PageBar(name="vertical")
+            bar.display = False
+            self.app._start_widget(self, bar)
+        return self._vertical_scrollbar
+
     def views_of(self, places: range) -> list[Widget]:
         """The views of the messages at these places of the window."""
         raise NotImplementedError
@@ -60,7 +70,13 @@ class PagedScroll(VerticalScroll, can_focus=False):
         grows = virtual_size.height >= self.virtual_size.height > container_size.height
         if is_followed and grows and (size, container_size) == (self._size, self._container_size):
             layout = False
-        return super()._size_updated(size, virtual_size, container_size, layout)
+        has_changed = super()._size_updated(size, virtual_size, container_size, layout)
+        bar = self.vertical_scrollbar
+        if is_followed and bar._repaint_required:
+            # Part of the frame that this layout ends with; by itself it would get a second one.
+            self.screen._compositor.update_widgets({bar})
+            bar._repaint_required = False
+        return has_changed
 
     def process_layout(self, placements: list[WidgetPlacement]) -> list[WidgetPlacement]:
         """What comes or goes above the held view does not move it; see `Widget.process_layout`."""

@@ -9,6 +9,8 @@ from itertools import accumulate, chain, takewhile
 
 from rich.segment import Segment
 from rich.style import Style as RichStyle
+from textual.color import TRANSPARENT, Color
+from textual.filter import LineFilter
 from textual.geometry import Region, Size
 from textual.selection import Selection
 from textual.strip import Strip
@@ -141,6 +143,9 @@ class RowsView(Widget):
         self.block = 1
         """Rows by which the view grows at once, until the text is complete."""
         self._strips: dict[int, Strip] = {}
+        self._filters: tuple[Sequence[LineFilter], Color] = (), TRANSPARENT
+        self._filtered: dict[int, tuple[Strip, Strip]] = {}
+        """Rows and what the filters of the terminal make of them."""
         self._rich_styles: dict[tuple[str, str], RichStyle] = {}
         self._is_painting = False
         self._changing = asyncio.Lock()
@@ -261,21 +266,37 @@ class RowsView(Widget):
 
     def _show_from(self, top: int) -> None:
         """Rows from `top` on have changed."""
-        height, self._height = self._height, self._bottom(len(self._laid))
+        height, blocks = self._height, self._height_in_blocks
+        self._height = self._bottom(len(self._laid))
         for y in [y for y in self._strips if y >= top]:
             del self._strips[y]
         changed = Region(0, top, self._width, max(height, self._height) - top)
+        grows = blocks != self._height_in_blocks
         if changed and self._width:
-            self.refresh(changed, layout=height != self._height)
+            self.refresh(changed, layout=grows)
         elif height != self._height:
             self.refresh(layout=True)
+
+    @property
+    def _height_in_blocks(self) -> int:
+        return -(-self._height // self.block) * self.block
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """The rows at `width`; see `Widget.get_content_height`."""
         if width != self._width and width > 0:
             self._width = width
             self._lay_out_again()
-        return -(-self._height // self.block) * self.block
+        return self._height_in_blocks
+
+    def _size_updated(
+        self, size: Size, virtual_size: Size, container_size: Size, layout: bool = True
+    ) -> bool:
+        """Spare the second drawing of all rows: the layout that measured a new size draws them,
+        and what Textual notes here would be drawn again with the next row that changes."""
+        waiting = self._repaint_regions.copy()
+        has_changed = super()._size_updated(size, virtual_size, container_size, layout)
+        self._repaint_regions = waiting
+        return has_changed
 
     # ---- marking hits ----
 
@@ -324,10 +345,11 @@ class RowsView(Widget):
             finally:
                 self._is_painting = False
         left, right = crop.column_span
-        strips = [self._strip(y) for y in crop.line_range]
-        for line_filter in self.get_line_filters():
-            background = self.background_colors[1]
-            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        filters, background = self.get_line_filters(), self.background_colors[1]
+        if (filters, background) != self._filters:
+            self._filters = filters, background
+            self._filtered.clear()
+        strips = [self._filtered_strip(y) for y in crop.line_range]
         if left > 0 or right < self.size.width:
             strips = [strip.crop(left, right) for strip in strips]
         return strips
@@ -337,11 +359,24 @@ class RowsView(Widget):
         strip = self._strip(y)
         return strip if self._is_painting else strip.apply_offsets(0, y)
 
+    def _filtered_strip(self, y: int) -> Strip:
+        strip = self._strip(y)
+        known = self._filtered.get(y)
+        if known is not None and known[0] is strip:
+            return known[1]
+        filtered = strip
+        filters, background = self._filters
+        for line_filter in filters:
+            filtered = filtered.apply_filter(line_filter, background)
+        self._filtered[y] = strip, filtered
+        return filtered
+
     def _strip(self, y: int) -> Strip:
         strip = self._strips.get(y)
         if strip is None:
             if len(self._strips) >= MOST_STRIPS:
                 self._strips.clear()
+                self._filtered.clear()
             strip = self._strips[y] = self._draw(self._row(y))
             if self._words:
                 strip = self._strips[y] = self._marked(strip, y)

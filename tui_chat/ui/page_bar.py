@@ -1,0 +1,41 @@
+"""The scroll bar of a page, drawn in one step.
+
+A page that follows a reply moves its bar with nearly every frame, and Textual draws each cell of
+one as a line of text with a ground, an alignment and edges.
+"""
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.scrollbar import ScrollBar, ScrollBarRender
+from textual.strip import Strip
+
+
+class PageBar(ScrollBar):
+    """A bar at the right; it looks and acts as Textual's."""
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """See `Widget.render_lines`."""
+        bar = self.render()
+        assert isinstance(bar, ScrollBarRender) and isinstance(bar.style, Style)
+        assert bar.style.bgcolor is not None and bar.style.color is not None
+        cells = bar.render_bar(
+            size=self.size.height,
+            virtual_size=bar.virtual_size,
+            window_size=bar.window_size,
+            position=bar.position,
+            thickness=self.size.width,
+            back_color=bar.style.bgcolor,
+            bar_color=bar.style.color,
+        ).segments
+        ground = Style(bgcolor=bar.style.bgcolor)
+        filters = self.get_line_filters()
+        background = self.background_colors[1]
+        strips: dict[int, Strip] = {}
+        for cell in cells:
+            if id(cell) not in strips:  # most cells are one and the same
+                strip = Strip(Segment.apply_style([cell], ground), self.size.width)
+                for line_filter in filters:
+                    strip = strip.apply_filter(line_filter, background)
+                strips[id(cell)] = strip
+        return [strips[id(cell)] for cell in cells[crop.y : crop.bottom]]
