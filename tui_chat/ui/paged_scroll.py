@@ -68,11 +68,13 @@ class PagedScroll(VerticalScroll, can_focus=False):
         that grows at its end, and whose end is followed, has scrolled it already."""
         is_followed = self._anchored and not self._anchor_released and self.show_vertical_scrollbar
         grows = virtual_size.height >= self.virtual_size.height > container_size.height
-        if is_followed and grows and (size, container_size) == (self._size, self._container_size):
-            layout = False
-        has_changed = super()._size_updated(size, virtual_size, container_size, layout)
+        keeps_place = (size, container_size) == (self._size, self._container_size)
+        has_scrolled = is_followed and grows and keeps_place
+        has_changed = super()._size_updated(
+            size, virtual_size, container_size, layout and not has_scrolled
+        )
         bar = self.vertical_scrollbar
-        if is_followed and bar._repaint_required:
+        if has_scrolled and bar._repaint_required:
             # Part of the frame that this layout ends with; by itself it would get a second one.
             self.screen._compositor.update_widgets({bar})
             bar._repaint_required = False
