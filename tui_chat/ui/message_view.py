@@ -18,9 +18,9 @@ from tui_chat.ui.markdown_pieces import VerbatimPieces
 from tui_chat.ui.pace import LOCAL, Pace
 from tui_chat.ui.rows_view import RowsView
 
-PAINT_SHARE = 80
+PAINT_SHARE = 100
 """A stream is painted again after this many times the CPU time that its last paint took: the
-painting then takes about one part in eighty of the time from the thread that generates."""
+painting then takes about a hundredth of the time from the thread that generates."""
 MAX_PAINT_INTERVAL = 1.0
 
 
