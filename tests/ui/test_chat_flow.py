@@ -182,11 +182,14 @@ async def test_a_prompt_that_waits_is_taken_back_with_the_arrow_from_an_empty_bo
         for text in ("first", "second"):
             await type_text(pilot, text)
             await pilot.press("enter")
-        await until(pilot, lambda: app.chat.replies.waiting == ("first", "second"))
+        await until(pilot, lambda: "second  waiting · ↑ takes it back" in shown(app))
+        assert app.chat.replies.waiting == ("first", "second")
+        assert shown(app).count("takes it back") == 1
         await pilot.press("up")
         await until(pilot, lambda: app.chat.box.text == "second")
         assert app.chat.replies.waiting == ("first",)
         await until(pilot, lambda: shown(app).count("waiting") == 1)
+        assert "first  waiting · ↑ takes it back" in shown(app)
         await pilot.press("up")  # the box is not empty: an earlier prompt is recalled, or none
         assert app.chat.replies.waiting == ("first",)
         gate.set()
@@ -226,6 +229,17 @@ async def test_a_long_name_leaves_room_for_the_meter(make_app: MakeApp, tmp_path
     async with app.run_test(size=(40, 15)) as pilot:
         await ready(pilot)
         await until(pilot, lambda: "echo:A-Mode…" in shown(app) and "/8.2k" in shown(app))
+
+
+async def test_a_narrow_status_bar_still_tells_the_mode(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(40, 15)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "a first prompt")
+        for mode in ("speed", "accuracy"):
+            await until(pilot, lambda mode=mode: f" · {mode} " in shown(app).splitlines()[-1])
+            assert "/8.2k" in shown(app).splitlines()[-1]
+            await pilot.press("shift+tab")
 
 
 async def test_a_narrow_row_still_tells_the_rate_and_the_key_that_stops(make_app: MakeApp) -> None:

@@ -179,8 +179,11 @@ def test_counts_and_sizes_are_short() -> None:
         "99.9k",
         "131k",
     ]
-    assert [gigabytes(n) for n in (0, 18_000_000, 994_000_000, 996_000_000, 15_200_000_000)] == [
+    sizes = (0, 12, 340_000, 18_000_000, 994_000_000, 996_000_000, 15_200_000_000)
+    assert [gigabytes(size) for size in sizes] == [
         "0 MB",
+        "1 kB",
+        "340 kB",
         "18 MB",
         "994 MB",
         "1.0 GB",

@@ -113,7 +113,9 @@ def thousands(tokens: int) -> str:
 
 
 def gigabytes(size: int) -> str:
-    """Bytes as people compare them: 12 MB below one gigabyte, else 1.3 GB."""
+    """Bytes as people compare them: 340 kB, 12 MB below one gigabyte, else 1.3 GB."""
+    if 0 < size < 995_000:
+        return f"{max(1.0, size / 1e3):.0f} kB"
     if size < 995_000_000:
         return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.1f} GB"

@@ -16,8 +16,7 @@ def title_lines(chats: ChatList) -> list[Line]:
     folder, home = str(chats.store.folder), str(Path.home())
     if folder.startswith(home + "/"):
         folder = "~" + folder.removeprefix(home)
-    size = chats.total_bytes
-    shown = gigabytes(size) if size >= 1_000_000 else f"{size / 1000:,.0f} kB"
+    shown = gigabytes(chats.total_bytes)
     many = _many(len(chats.all), "chat")
     return [[("m", f"{many} · {shown} in {folder}")], [("m", f"{many} · {shown}")], [("m", many)]]
 

@@ -64,6 +64,7 @@ class Replies:
             self.start(view, partial(chat.session.reply, text))
             return
         self._queue.append((text, view))
+        self._mark_last()
         chat.count_soon()
         if chat.engine is None and not chat.model.is_expected:
             chat.model.is_missing()
@@ -74,13 +75,19 @@ class Replies:
             return False
         text, view = self._queue.pop()
         view.remove()
+        self._mark_last()
         self._chat.desk.take_back(text)
         return True
+
+    def _mark_last(self) -> None:
+        for index, (_, view) in enumerate(self._queue, 1):
+            view.waits(is_last=index == len(self._queue))
 
     async def show_waiting(self) -> None:
         """Put what waits on the page again, behind what was put there meanwhile."""
         add = self._chat.transcript.add_user
         self._queue = [(text, await add("", text, waiting=True)) for text, _ in self._queue]
+        self._mark_last()
 
     async def send_next(self) -> None:
         """Send the prompt that waits longest, if there is one and nothing runs."""

@@ -33,15 +33,16 @@ class Status:
 
 
 def _left(status: Status) -> list[Line]:
-    head: Line = (status.model, ("m", " · "), status.rung, ("m", " · "), str(status.mode))
+    mode: Line = (("m", " · "), str(status.mode))
+    head: Line = (status.model, ("m", " · "), status.rung, *mode)
     short, shorter = _cut(status.model, 18), _cut(status.model, 12)
     return [
         (*head, ("m", f"   {status.title}")) if status.title else head,
         head,
         head,
         (short, *head[1:]),
-        (short, ("m", " · "), str(status.mode)),
-        (short,),
+        *[(short, *mode)] * 3,
+        (shorter, *mode),
         (shorter,),
     ]
 
@@ -92,7 +93,6 @@ def _right(status: Status) -> list[Line]:
         [*bar(16), f" {total}", of, *normal, f"   {rate} tok/s"],
         [*bar(12), f" {total}", of, *narrow, f"  {rate} tok/s"],
         [*bar(12), f" {total}", of],
-        [*bar(8), f" {total}", of],
         [*bar(8), f" {total}", of],
         [total, of],
     ]

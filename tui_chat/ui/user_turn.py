@@ -13,6 +13,7 @@ SHOWN_CHARACTERS = 2_000
 """How much of a long prompt is shown folded."""
 MOST_CHARACTERS = 100_000
 """How much is shown open: drawing more would stall the screen."""
+_WAITING: Line = [("m", "  waiting")]
 
 
 class UserTurn(InkText):
@@ -24,7 +25,7 @@ class UserTurn(InkText):
         super().__init__(classes="user-turn -waiting" if waiting else "user-turn")
         self.message_id = message_id
         self.text = text
-        self._marks: Line = [("m", "  waiting")] if waiting else []
+        self._marks: Line = _WAITING if waiting else []
         self._open = False
         self._words: tuple[str, ...] = ()
         self._is_hit = False
@@ -37,6 +38,14 @@ class UserTurn(InkText):
         self.set_class(left_out, "-left-out")
         marks = turn_marks(version, left_out=left_out)
         self._marks = ["  ", *marks] if marks else []
+        if (parts := self._body()) != self._parts:
+            self.show(parts)
+
+    def waits(self, *, is_last: bool) -> None:
+        """Say that it waits to be sent, and how the last one that waits is taken back."""
+        # No action has this key: it is that of an empty box.
+        back: Line = [("m", " · "), ("k", "↑"), ("m", " takes it back")] if is_last else []
+        self._marks = [*_WAITING, *back]
         if (parts := self._body()) != self._parts:
             self.show(parts)
 
