@@ -82,5 +82,5 @@ def running_chat(options: Sequence[str], *, columns: int = 80, lines: int = 24) 
         command = [*tui_chat_command(), *options]
         env = private_environment(home)
         with Terminal(command, env, columns=columns, lines=lines) as terminal:
-            terminal.wait_for("context", 60.0)
+            terminal.wait_for("newline", 60.0)  # of the hint, which is always there
             yield Chat(terminal, home)
