@@ -1,4 +1,6 @@
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
@@ -12,6 +14,7 @@ from textual.selection import SELECT_ALL, Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
+from tui_chat.types import Message, Role, Status
 from tui_chat.ui.message_view import AssistantTurn, Reply
 from tui_chat.ui.transcript import Transcript
 from tui_chat.ui.user_turn import UserTurn
@@ -144,6 +147,39 @@ async def test_reasoning_is_folded_to_a_line_that_opens(make_app: MakeApp) -> No
         assert "▾ thought for" in shown(app) and "Then that." in shown(app)
         await pilot.click(".reasoning")
         await until(pilot, lambda: "Then that." not in shown(app))
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+async def test_reasoning_that_never_came_to_an_answer_is_no_longer_called_thinking(
+    make_app: MakeApp, status: Status
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        await ready(pilot)
+        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn.feed_reasoning("First this.")
+        await until(pilot, lambda: "▸ thinking" in shown(app))
+        turn.feed_reasoning(" Then that.")
+        now = datetime.now(UTC)
+        message = Message("id", Role.ASSISTANT, "", now, reasoning="First this. Then that.")
+        await turn.finish(replace(message, status=status, error="It broke."))
+        await until(pilot, lambda: "▸ thought for" in shown(app))
+        assert " · 4 words" in shown(app) and "thinking" not in shown(app)
+
+
+async def test_a_tab_in_reasoning_stands_as_spaces(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        await ready(pilot)
+        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn.feed_reasoning("First:\n\tfor x in y:\n\t\tpass")
+        turn.feed("So `a\tb` it is.")
+        await until(pilot, lambda: "it is." in shown(app))
+        await pilot.click(".reasoning")
+        await until(pilot, lambda: "│     for x in y:" in shown(app))
+        assert "│         pass" in shown(app) and "\t" not in shown(app)
+        strips = [strip for line in app.screen._compositor.render_strips() for strip in line]
+        assert all("\t" not in segment.text for segment in strips)
 
 
 async def test_text_that_comes_while_the_last_is_laid_out_stands_behind_it(

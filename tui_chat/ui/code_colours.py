@@ -9,11 +9,10 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Token, _TokenType
 from pygments.util import ClassNotFound
 
-from tui_chat.ui.wrapping import Run
+from tui_chat.ui.wrapping import TAB, Run
 
 MAX_LINE = 2_000
 """Characters of a line; with a longer one the code has no colours, for some lexers would stall."""
-TAB = "    "
 MAX_LEXERS = 64
 """Kept at once; the names of languages come from models."""
 

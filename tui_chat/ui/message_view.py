@@ -281,7 +281,7 @@ class AssistantTurn(Ground):
     async def finish(self, message: Message) -> None:
         """Paint all that is left and show how the reply ended."""
         self._message = message
-        await self._paint()
+        await self._paint(is_over=True)
         whole = sanitize(message.content)
         if whole == self._reply.source:
             await self._reply.finish()
@@ -314,12 +314,12 @@ class AssistantTurn(Ground):
         if self.on_paint is not None:
             self.on_paint()
 
-    async def _paint(self) -> None:
+    async def _paint(self, *, is_over: bool = False) -> None:
         has_text = bool(self._fresh)
         if has_text:
             fresh, self._fresh = self._fresh, ""
             await self._reply.append(fresh)
-        await self._paint_reasoning(has_text)
+        await self._paint_reasoning(has_text or is_over)
 
     async def _paint_reasoning(self, is_over: bool = False) -> None:
         if fresh := self._fresh_reasoning:

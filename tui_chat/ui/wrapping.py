@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, split_graphemes
 
+TAB = "    "
+"""What a tab is shown as: on a terminal it takes as many cells as the column that it is in says."""
+
 
 class Run(NamedTuple):
     """A piece of text in one style."""
@@ -37,8 +40,10 @@ def wrap(runs: Sequence[Run], width: int, *, words: bool = True) -> list[Line]:
     """`runs` in rows of at most `width` cells, broken between words where that is possible.
 
     With `words` off they are broken at the edge, as code is. A character that is wider than
-    `width` gets a row of its own.
+    `width` gets a row of its own. Tabs become spaces.
     """
+    if any("\t" in run.text for run in runs):
+        runs = [run._replace(text=run.text.replace("\t", TAB)) for run in runs]
     text = "".join(run.text for run in runs)
     lines = []
     cursor = _Cursor(runs)
