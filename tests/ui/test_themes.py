@@ -231,6 +231,20 @@ async def test_moving_through_the_list_shows_each_theme_and_esc_brings_the_old_o
     assert not (tmp_path / "config.toml").exists()
 
 
+@pytest.mark.parametrize("name", ["terminal", "catppuccin-frappe", "high-contrast-light"])
+@pytest.mark.parametrize("width", [60, 80, 120])
+async def test_the_list_tells_the_kind_of_the_current_theme_in_whole_words(
+    make_app: MakeApp, name: str, width: int
+) -> None:
+    app = make_app(config=Config(theme=name))
+    async with app.run_test(size=(width, 30)) as pilot:
+        await picking(pilot)
+        row = next(line for line in shown(app).split("\n") if name in line and "current" in line)
+        assert row.rstrip().endswith(("16 colours", "dark", "light"))
+        assert "…" not in row
+        assert ("textual" in row) == (name == "catppuccin-frappe" and width != 120)
+
+
 async def test_enter_keeps_the_theme_for_the_next_start(make_app: MakeApp, tmp_path: Path) -> None:
     app = make_app()
     async with app.run_test(size=(60, 24)) as pilot:
@@ -284,6 +298,7 @@ async def test_a_theme_of_the_user_is_reloaded_when_it_is_saved(
         await until(pilot, lambda: "Theme mine.toml" in told(app))
         assert page_colour(app) == "#202020"
         assert told(app).count("Theme mine.toml") == 1
+        assert "the file is left out" in told(app)  # not the theme: that stays
         path.unlink()
         await app.themes.reload()
         assert page_colour(app) == "#202020"

@@ -51,10 +51,10 @@ def prove(theme: Theme, name: str) -> None:
         sheet.add_source(own, read_from=("own variables", ""))
         sheet.parse()
     except (TokenError, StylesheetParseError, StyleValueError) as error:
-        sentence = f"Theme {name} has a value that is not a colour or style; it is left out."
+        sentence = f"Theme {name} has a value that is not a colour or style; the file is left out."
         raise ValueError(sentence) from error
     except (ColorParseError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"Theme {name} cannot be applied; it is left out.") from error
+        raise ValueError(f"Theme {name} cannot be applied; the file is left out.") from error
 
 
 def proven_themes(paths: Iterable[Path]) -> tuple[list[Theme], tuple[str, ...]]:

@@ -129,10 +129,11 @@ class ThemeScreen(LeftOnce[str | None], ModalScreen[str | None]):
 def _paint_row(
     entry: ThemeEntry, wanted: str, current: bool, width: int, highlighted: bool
 ) -> Sequence[Line]:
-    kind = " · ".join(part for part in (entry.origin, entry.kind) if part)
-    if current:
-        kind = f"current · {kind}"
-    cells: list[Column] = [(entry.name, 0, ""), (kind, -min(width // 2, 19), "m")]
+    parts = ["current"] * current + [entry.origin] * bool(entry.origin) + [entry.kind]
+    kind = " · ".join(parts)
+    if current and len(entry.name) + 2 + len(kind) > width:
+        kind = f"current · {entry.kind}"
+    cells: list[Column] = [(entry.name, 0, ""), (kind, -len(kind), "m")]
     first, *rest = columns(width, cells)
     name = first if isinstance(first, str) else first[1]
     return [[*mark_hits(name, wanted, "hi" if highlighted else ""), *rest]]

@@ -126,7 +126,7 @@ def read_theme(path: Path) -> Theme:
     Raises:
         ValueError: one sentence that names the file and what is wrong with it.
     """
-    name, fate = f"Theme {path.name}", "the theme is left out"
+    name, fate = f"Theme {path.name}", "the file is left out"
     try:
         text = files.read_bytes(path).decode("utf-8")
         data = read_toml(text, name)
