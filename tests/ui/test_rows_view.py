@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from conftest import MakeApp  # type: ignore[import-not-found]
 from rich.color import Color
-from test_chat_flow import ask, ready, shown, until  # type: ignore[import-not-found]
+from test_chat_flow import ask, ready, shown, told, until  # type: ignore[import-not-found]
 from textual._compositor import ChopsUpdate, Compositor
 from textual.geometry import Offset, Region
 from textual.pilot import Pilot
@@ -154,7 +154,7 @@ async def test_reasoning_that_never_came_to_an_answer_is_no_longer_called_thinki
     make_app: MakeApp, status: Status
 ) -> None:
     app = make_app()
-    async with app.run_test(size=(60, 40)) as pilot:
+    async with app.run_test(size=(110, 40)) as pilot:
         await ready(pilot)
         turn: AssistantTurn = await app.chat.transcript.open_reply("id")
         turn.feed_reasoning("First this.")
@@ -165,6 +165,32 @@ async def test_reasoning_that_never_came_to_an_answer_is_no_longer_called_thinki
         await turn.finish(replace(message, status=status, error="It broke."))
         await until(pilot, lambda: "▸ thought for" in shown(app))
         assert " · 4 words" in shown(app) and "thinking" not in shown(app)
+        assert "sent with the next prompt" not in shown(app), "there is nothing to send"
+        below = shown(app).split("▸ thought for")[1].split("\n")[1:3]
+        assert [bool(line.strip()) for line in below] == [False, True]
+
+
+async def test_text_in_reasoning_that_is_open_can_be_selected_and_copied(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        await ready(pilot)
+        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn.feed_reasoning("First this.\nThen that.")
+        turn.feed("So it is.")
+        await until(pilot, lambda: "So it is." in shown(app))
+        await pilot.click(".reasoning")
+        await until(pilot, lambda: "Then that." in shown(app))
+        await pilot.mouse_down(".reasoning", offset=(8, 1))
+        await pilot.hover(".reasoning", offset=(5, 2))
+        await pilot.mouse_up(".reasoning", offset=(5, 2))
+        await pilot.pause()
+        assert app.screen.get_selected_text() == "this.\nThen"
+        assert "Then that." in shown(app)
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: "Copied the selection." in told(app))
+        assert app.screen.get_selected_text() is None
 
 
 async def test_a_tab_in_reasoning_stands_as_spaces(make_app: MakeApp) -> None:

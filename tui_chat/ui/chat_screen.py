@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from textual import events, on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Container, Vertical
@@ -99,6 +100,12 @@ class ChatScreen(Screen[None]):
             if action.id not in TYPING_ACTIONS and not action.while_walking:
                 for key in action.keys:
                     self._bindings.bind(key, f"app.do('{action.id}')", action.help, show=False)
+
+    def action_copy_text(self) -> None:
+        """Have our own key copy what is selected on the page; Textual's copies as the box cuts."""
+        if self.get_selected_text() is None:
+            raise SkipAction
+        self.call_next(self.run_action, "app.do('interrupt')")
 
     # ---- drawing ----
 

@@ -67,7 +67,8 @@ class Reasoning(Vertical, can_focus=True):
         self.update_label(self.label)
 
     def on_click(self) -> None:
-        self.action_unfold()
+        if self.screen.get_selected_text() is None:
+            self.action_unfold()
 
 
 def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
@@ -153,7 +154,9 @@ def foot_lines(message: Message, key: Callable[[str], str] | None) -> list[Line]
             head = f"■ stopped after {count}" if tokens else "■ stopped"
             kept: Part = ("m", " · kept, and sent with the next prompt")
             told: Line = (("warn", head), *dot, *offers)
-            return [(("warn", head), kept, *dot, *offers), told, (("warn", head),)]
+            short: list[Line] = [told, (("warn", head),)]
+            # Without an answer there is nothing to send.
+            return [(("warn", head), kept, *dot, *offers), *short] if message.content else short
         case _, "length":
             cut: Line = (("warn", f"cut at {count}"), *dot, *offers)
             return [*metrics_lines(message, (*cut, ("m", " · "))), cut]
@@ -251,6 +254,7 @@ class AssistantTurn(Ground):
         """Take more text behind what is shown: the reply is continued."""
         self._message = None
         self._foot.display = False
+        self._reasoning.remove_class("-alone")
         await self.query(".failed-foot").remove()
         await self._reply.show(self._reply.source, complete=False)
 
@@ -337,6 +341,7 @@ class AssistantTurn(Ground):
         marks = turn_marks(self._version, left_out=self.has_class("-left-out"))
         if message.edited:
             marks += ["  "] * bool(marks) + [("m", "edited by you")]
+        self._reasoning.set_class(not message.content, "-alone")
         lines = [
             (*marks, *(["  "] if marks and line else []), *line)
             for line in foot_lines(message, self._key)
