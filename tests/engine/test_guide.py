@@ -268,11 +268,11 @@ def test_a_short_training_run_reduces_the_loss_and_writes_a_model_that_loads(
     from tui_chat.guide import train
 
     small = {
-        "short": train.Shape(24, 40, (1, 1), 0.9),
-        "dialogue": train.Shape(4, 160, (2, 3), 0.1),
+        "short": train.Shape(12, 40, (1, 1), 0.9),
+        "dialogue": train.Shape(2, 160, (2, 3), 0.1),
     }
     monkeypatch.setattr(train, "SHAPES", small)
-    options = train.Options(steps=150, compiled=False, threads=2)
+    options = train.Options(steps=120, compiled=False, threads=2)
     _, _, losses = train.train(options, tmp_path / "guide")
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
     spec = ModelSpec(model=str(tmp_path / "guide"), device="cpu")
