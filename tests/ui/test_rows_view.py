@@ -193,6 +193,21 @@ async def test_text_in_reasoning_that_is_open_can_be_selected_and_copied(
         assert app.screen.get_selected_text() is None
 
 
+async def test_what_is_typed_after_a_click_on_reasoning_stands_in_the_box(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 40)) as pilot:
+        await ready(pilot)
+        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn.feed_reasoning("First this.")
+        await until(pilot, lambda: "▸ thinking" in shown(app))
+        await pilot.click(".reasoning")
+        await until(pilot, lambda: "First this." in shown(app))
+        await pilot.press(*"then")
+        assert app.chat.box.text == "then"
+
+
 async def test_a_tab_in_reasoning_stands_as_spaces(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(60, 40)) as pilot:

@@ -32,6 +32,7 @@ class Reasoning(Vertical, can_focus=True):
     """What the model thought, folded to one line until it is clicked or opened with Enter."""
 
     BINDINGS = [("enter", "unfold", "unfold")]
+    FOCUS_ON_CLICK = False  # who clicks and goes on typing means the box
 
     def __init__(self) -> None:
         super().__init__(classes="reasoning")
