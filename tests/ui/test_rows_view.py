@@ -22,10 +22,16 @@ from tui_chat.ui.user_turn import UserTurn
 PROSE = "A paragraph of **several** words that is broken into rows where the page is narrow. " * 3
 
 
-async def open_reply(pilot: Pilot[int], text: str, *, block: int = 1) -> Reply:
-    """A reply with this text on the page."""
+async def open_turn(pilot: Pilot[int]) -> AssistantTurn:
+    """A reply on the page that nothing is written of."""
     app = await ready(pilot)
     turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+    return turn
+
+
+async def open_reply(pilot: Pilot[int], text: str, *, block: int = 1) -> Reply:
+    """A reply with this text on the page."""
+    turn = await open_turn(pilot)
     turn.grow_by(block)
     turn.feed(text)
     reply = turn.query_one(Reply)
@@ -133,8 +139,7 @@ async def test_a_theme_that_is_chosen_later_colours_what_is_shown(make_app: Make
 async def test_reasoning_is_folded_to_a_line_that_opens(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(60, 40)) as pilot:
-        await ready(pilot)
-        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn = await open_turn(pilot)
         turn.feed_reasoning("First **this**.\n\n")
         await until(pilot, lambda: "▸ thinking" in shown(app))
         turn.feed_reasoning("Then that.")
@@ -155,8 +160,7 @@ async def test_reasoning_that_never_came_to_an_answer_is_no_longer_called_thinki
 ) -> None:
     app = make_app()
     async with app.run_test(size=(110, 40)) as pilot:
-        await ready(pilot)
-        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn = await open_turn(pilot)
         turn.feed_reasoning("First this.")
         await until(pilot, lambda: "▸ thinking" in shown(app))
         turn.feed_reasoning(" Then that.")
@@ -175,8 +179,7 @@ async def test_text_in_reasoning_that_is_open_can_be_selected_and_copied(
 ) -> None:
     app = make_app()
     async with app.run_test(size=(60, 40)) as pilot:
-        await ready(pilot)
-        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn = await open_turn(pilot)
         turn.feed_reasoning("First this.\nThen that.")
         turn.feed("So it is.")
         await until(pilot, lambda: "So it is." in shown(app))
@@ -198,8 +201,7 @@ async def test_what_is_typed_after_a_click_on_reasoning_stands_in_the_box(
 ) -> None:
     app = make_app()
     async with app.run_test(size=(60, 40)) as pilot:
-        await ready(pilot)
-        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn = await open_turn(pilot)
         turn.feed_reasoning("First this.")
         await until(pilot, lambda: "▸ thinking" in shown(app))
         await pilot.click(".reasoning")
@@ -211,8 +213,7 @@ async def test_what_is_typed_after_a_click_on_reasoning_stands_in_the_box(
 async def test_a_tab_in_reasoning_stands_as_spaces(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(60, 40)) as pilot:
-        await ready(pilot)
-        turn: AssistantTurn = await app.chat.transcript.open_reply("id")
+        turn = await open_turn(pilot)
         turn.feed_reasoning("First:\n\tfor x in y:\n\t\tpass")
         turn.feed("So `a\tb` it is.")
         await until(pilot, lambda: "it is." in shown(app))

@@ -15,6 +15,8 @@ POLL_SECONDS = 0.2
 REPLY_TIMEOUT = 600.0
 NO_MODEL = "· no model ·"
 """In the status bar when a load failed; looked for only before the first chat has a file."""
+FIRST_SCREEN = "newline"
+"""Of the hint, which every first screen shows, however soon the model is there."""
 _FINISHED = ("msg", "end")
 NEW_CHAT, MODE, STOP, QUIT = "\x0e", "\x1b[Z", "\x1b", "\x11"
 """What a terminal sends for Ctrl+N, Shift+Tab, Esc and Ctrl+Q."""
@@ -82,5 +84,5 @@ def running_chat(options: Sequence[str], *, columns: int = 80, lines: int = 24) 
         command = [*tui_chat_command(), *options]
         env = private_environment(home)
         with Terminal(command, env, columns=columns, lines=lines) as terminal:
-            terminal.wait_for("newline", 60.0)  # of the hint, which is always there
+            terminal.wait_for(FIRST_SCREEN, 60.0)
             yield Chat(terminal, home)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from tui_chat.bench.chat import FIRST_SCREEN
 from tui_chat.bench.harness import BenchError, Report, Row, Setup, compare
 from tui_chat.bench.terminal import Terminal, login_command, private_environment, tui_chat_command
 from tui_chat.store.conversations import ConversationStore, StoreError
@@ -118,7 +119,7 @@ def _reach(phase: str, terminal: Terminal, home: Path, chance: Random) -> float:
         time.sleep(chance.uniform(0.0, 0.6))
         return 0.0
     if phase == "load":
-        terminal.wait_for("context")
+        terminal.wait_for(FIRST_SCREEN)
         time.sleep(chance.uniform(0.0, 1.5))
         return 0.0
     terminal.wait_for("· cpu ·")

@@ -13,10 +13,15 @@ from textual.widget import Widget
 def blank_rows(widget: Widget, crop: Region) -> list[Strip]:
     """The rows of a widget without content, border and outline; see `Widget.render_lines`."""
     strip = Strip.blank(crop.width, widget.visual_style.rich_style)
+    return filtered(widget, [strip]) * crop.height
+
+
+def filtered(widget: Widget, strips: list[Strip]) -> list[Strip]:
+    """The rows of a widget that draws itself, with the colours that the terminal can show."""
     background = widget.background_colors[1]
     for line_filter in widget.get_line_filters():
-        strip = strip.apply_filter(line_filter, background)
-    return [strip] * crop.height
+        strips = [strip.apply_filter(line_filter, background) for strip in strips]
+    return strips
 
 
 def measured_size() -> Reactive[Size]:

@@ -10,6 +10,8 @@ from textual.geometry import Region
 from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.strip import Strip
 
+from tui_chat.ui.ground import filtered
+
 
 class PageBar(ScrollBar):
     """A bar at the right; it looks and acts as Textual's."""
@@ -29,13 +31,9 @@ class PageBar(ScrollBar):
             bar_color=bar.style.color,
         ).segments
         ground = Style(bgcolor=bar.style.bgcolor)
-        filters = self.get_line_filters()
-        background = self.background_colors[1]
-        strips: dict[int, Strip] = {}
-        for cell in cells:
-            if id(cell) not in strips:  # most cells are one and the same
-                strip = Strip(Segment.apply_style([cell], ground), self.size.width)
-                for line_filter in filters:
-                    strip = strip.apply_filter(line_filter, background)
-                strips[id(cell)] = strip
-        return [strips[id(cell)] for cell in cells[crop.y : crop.bottom]]
+        # Most cells are one and the same, and drawn once.
+        strips = {
+            id(cell): Strip(Segment.apply_style([cell], ground), self.size.width)
+            for cell in {id(cell): cell for cell in cells}.values()
+        }
+        return filtered(self, [strips[id(cell)] for cell in cells[crop.y : crop.bottom]])

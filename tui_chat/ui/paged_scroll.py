@@ -73,8 +73,7 @@ class PagedScroll(VerticalScroll, can_focus=False):
         has_changed = super()._size_updated(
             size, virtual_size, container_size, layout and not has_scrolled
         )
-        bar = self.vertical_scrollbar
-        if has_scrolled and bar._repaint_required:
+        if has_scrolled and (bar := self.vertical_scrollbar)._repaint_required:
             # Part of the frame that this layout ends with; by itself it would get a second one.
             self.screen._compositor.update_widgets({bar})
             bar._repaint_required = False

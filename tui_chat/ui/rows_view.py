@@ -9,8 +9,6 @@ from itertools import accumulate, chain, takewhile
 
 from rich.segment import Segment
 from rich.style import Style as RichStyle
-from textual.color import TRANSPARENT, Color
-from textual.filter import LineFilter
 from textual.geometry import Region, Size
 from textual.selection import Selection
 from textual.strip import Strip
@@ -18,7 +16,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from tui_chat.ui import code_colours
-from tui_chat.ui.ground import measured_size
+from tui_chat.ui.ground import filtered, measured_size
 from tui_chat.ui.markdown_layout import EDGE, lay_out
 from tui_chat.ui.markdown_pieces import MarkdownPieces, Piece, gap_between
 from tui_chat.ui.row_hits import Spans, hits_in_rows
@@ -143,9 +141,6 @@ class RowsView(Widget):
         self.block = 1
         """Rows by which the view grows at once, until the text is complete."""
         self._strips: dict[int, Strip] = {}
-        self._filters: tuple[Sequence[LineFilter], Color] = (), TRANSPARENT
-        self._filtered: dict[int, tuple[Strip, Strip]] = {}
-        """Rows and what the filters of the terminal make of them."""
         self._rich_styles: dict[tuple[str, str], RichStyle] = {}
         self._is_painting = False
         self._changing = asyncio.Lock()
@@ -271,9 +266,8 @@ class RowsView(Widget):
         for y in [y for y in self._strips if y >= top]:
             del self._strips[y]
         changed = Region(0, top, self._width, max(height, self._height) - top)
-        grows = blocks != self._height_in_blocks
         if changed and self._width:
-            self.refresh(changed, layout=grows)
+            self.refresh(changed, layout=blocks != self._height_in_blocks)
         elif height != self._height:
             self.refresh(layout=True)
 
@@ -345,11 +339,7 @@ class RowsView(Widget):
             finally:
                 self._is_painting = False
         left, right = crop.column_span
-        filters, background = self.get_line_filters(), self.background_colors[1]
-        if (filters, background) != self._filters:
-            self._filters = filters, background
-            self._filtered.clear()
-        strips = [self._filtered_strip(y) for y in crop.line_range]
+        strips = filtered(self, [self._strip(y) for y in crop.line_range])
         if left > 0 or right < self.size.width:
             strips = [strip.crop(left, right) for strip in strips]
         return strips
@@ -359,24 +349,11 @@ class RowsView(Widget):
         strip = self._strip(y)
         return strip if self._is_painting else strip.apply_offsets(0, y)
 
-    def _filtered_strip(self, y: int) -> Strip:
-        strip = self._strip(y)
-        known = self._filtered.get(y)
-        if known is not None and known[0] is strip:
-            return known[1]
-        filtered = strip
-        filters, background = self._filters
-        for line_filter in filters:
-            filtered = filtered.apply_filter(line_filter, background)
-        self._filtered[y] = strip, filtered
-        return filtered
-
     def _strip(self, y: int) -> Strip:
         strip = self._strips.get(y)
         if strip is None:
             if len(self._strips) >= MOST_STRIPS:
                 self._strips.clear()
-                self._filtered.clear()
             strip = self._strips[y] = self._draw(self._row(y))
             if self._words:
                 strip = self._strips[y] = self._marked(strip, y)

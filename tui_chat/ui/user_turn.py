@@ -38,16 +38,14 @@ class UserTurn(InkText):
         self.set_class(left_out, "-left-out")
         marks = turn_marks(version, left_out=left_out)
         self._marks = ["  ", *marks] if marks else []
-        if (parts := self._body()) != self._parts:
-            self.show(parts)
+        self._show_body()
 
     def waits(self, *, is_last: bool) -> None:
         """Say that it waits to be sent, and how the last one that waits is taken back."""
         # No action has this key: it is that of an empty box.
         back: Line = [("m", " · "), ("k", "↑"), ("m", " takes it back")] if is_last else []
         self._marks = [*_WAITING, *back]
-        if (parts := self._body()) != self._parts:
-            self.show(parts)
+        self._show_body()
 
     def mark_hits(self, words: tuple[str, ...]) -> None:
         """Mark the folded `words` of a search; none takes the marks away."""
@@ -55,8 +53,7 @@ class UserTurn(InkText):
 
         self._words = words
         self._is_hit = bool(words) and holds(fold(self.text), words)
-        if (parts := self._body()) != self._parts:
-            self.show(parts)
+        self._show_body()
 
     @property
     def is_laid_out(self) -> bool:
@@ -90,6 +87,10 @@ class UserTurn(InkText):
     def on_click(self) -> None:
         if self.screen.get_selected_text() is None:
             self.toggle()
+
+    def _show_body(self) -> None:
+        if (parts := self._body()) != self._parts:
+            self.show(parts)
 
     def _body(self) -> Line:
         is_open = self._open or self._is_hit
