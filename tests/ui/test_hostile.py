@@ -112,9 +112,10 @@ def test_no_screen_lets_hostile_text_control_the_terminal_or_the_markup(home: Pa
             ("\x1b", "Enter send"),
             ("/context\r", "would be sent"),
             ("/system\r", "System prompt"),
-            ("/nosuch\x9b31m[/x]\r", "nosuch"),
-            ("\x1b[A", "Enter send"),  # the hostile prompt of the history
-            ("\x1b[A", "Enter send"),
+            ("/set [/x]\x9b31m\r", "There is no setting"),
+            ("/nosuch [/x]\x9b31m\r", "There is no command"),
+            ("\x03", "▌ Message echo"),
+            ("\x1b[A" * 9, "▌ ]52;c;aGk="),  # the hostile prompt of the history
         ):
             terminal.type(keys)
             if keys == "\x1b":

@@ -229,3 +229,14 @@ def test_ctrl_c_in_the_pager_does_not_end_the_chat(
     comes_back(terminal)
     terminal.type("still here\r")
     terminal.shows("▌ still here")
+
+
+def test_half_of_a_surrogate_pair_moves_nothing_that_stands_behind_it(
+    start: Start, home: Path
+) -> None:
+    history = home / "data" / "prompts.jsonl"
+    history.parent.mkdir(parents=True, exist_ok=True)
+    history.write_text(json.dumps({"prompt": "one \ud800 two"}) + "\n", encoding="utf-8")
+    terminal = start()
+    terminal.type("\x1b[A")
+    terminal.shows("▌ one ? two")

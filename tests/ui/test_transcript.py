@@ -245,6 +245,30 @@ async def test_a_reply_that_is_written_while_the_beginning_is_read_is_there_at_t
         assert "word word" in shown(app) and "tok/s" in shown(app)
 
 
+async def test_a_prompt_right_behind_what_scrolled_the_page_is_followed(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    """What scrolls does it with the next frame, which may come after the prompt."""
+    write_chat(tmp_path, 12, plain)
+    app = make_app(reply="\n\n".join(f"paragraph {n}" for n in range(60)))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        chat, transcript = app.chat, app.chat.transcript
+
+        async def is_followed() -> None:
+            await chat.replies.ask("go")
+            await until(pilot, lambda: not chat.busy)
+            await pilot.pause()
+            assert "paragraph 59" in shown(app) and "tok/s" in shown(app)
+
+        transcript.scroll_page_up(animate=False)
+        await is_followed()
+        await transcript.walk_to("m1")
+        await is_followed()
+        await transcript.show_welcome()
+        await is_followed()
+
+
 async def test_what_does_not_fit_is_said_without_loading_it(
     make_app: MakeApp, tmp_path: Path
 ) -> None:

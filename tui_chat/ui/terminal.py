@@ -23,7 +23,7 @@ def stray_output_to_log() -> Iterator[None]:
     """
     screen_fd, kept = os.dup(2), (os.dup(1), os.dup(2))
     before = sys.__stdout__, sys.__stderr__
-    screen = os.fdopen(screen_fd, "w", encoding="utf-8", errors="backslashreplace")
+    screen = os.fdopen(screen_fd, "w", encoding="utf-8", errors="replace")
     try:
         log_fd = open_log()
     except OSError:

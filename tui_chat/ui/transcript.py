@@ -115,7 +115,7 @@ class Transcript(PagedScroll, can_focus=False):
         """Go to the end and stay there while text arrives."""
         self._page.hold(None)
         self.anchor()
-        self.scroll_end(animate=False)
+        self.call_after_refresh(self.anchor)  # behind what is yet to scroll, which lets the end go
 
     async def add_user(self, message_id: str, text: str, *, waiting: bool = False) -> UserTurn:
         """Show a prompt at the end."""
@@ -206,7 +206,7 @@ class Transcript(PagedScroll, can_focus=False):
         if follow:
             self.follow()
         elif not stay:
-            self.call_after_refresh(self.scroll_to, y=scroll_y, animate=False, force=True)
+            self.call_after_refresh(self._scroll_now, scroll_y)
 
     def view_of(self, message_id: str) -> Widget | None:
         """The view of a message, where it is mounted."""
@@ -285,16 +285,20 @@ class Transcript(PagedScroll, can_focus=False):
         height = self.scrollable_content_region.height
         if self.scroll_y <= row < self.scroll_y + height:
             return False
-        self.scroll_to(y=max(0, row - height // 3), animate=False, force=True)
+        self._scroll_now(max(0, row - height // 3))
         return True
 
     def _bring_into_view(self, view: Widget) -> None:
         top, height = view.virtual_region.y, view.virtual_region.height
         room = self.scrollable_content_region.height
         if top < self.scroll_y or height >= room:
-            self.scroll_to(y=top - 1, animate=False, force=True)
+            self._scroll_now(top - 1)
         elif top + height > self.scroll_y + room:
-            self.scroll_to(y=top + height - room + 1, animate=False, force=True)
+            self._scroll_now(top + height - room + 1)
+
+    def _scroll_now(self, y: float) -> None:
+        """Scroll to a row with this frame: a later one could undo what is done meanwhile."""
+        self.scroll_to(y=y, animate=False, force=True, immediate=True)
 
     def shows_plan(self, plan: ContextPlan) -> bool:
         """Whether just the turns that `plan` leaves out are dimmed."""
