@@ -70,10 +70,15 @@ def make_app(tmp_path: Path) -> MakeApp:
         script = tmp_path / "reply.md"
         script.write_text(reply, encoding="utf-8")
 
-        def open_gated(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
+        def open_gated(
+            spec: ModelSpec,
+            report: OnProgress,
+            cancel: threading.Event,
+            make_room: Callable[[], None],
+        ) -> Engine:
             if gate is not None:
                 gate.wait()
-            return open_engine(spec, report, cancel)
+            return open_engine(spec, report, cancel, make_room)
 
         return TuiChat(
             loaded=LoadedConfig(config or Config(), tmp_path / "config.toml"),

@@ -768,7 +768,7 @@ async def test_a_reply_that_runs_out_of_memory_goes_on_in_its_place_and_says_so(
         loaded=LoadedConfig(Config(), tmp_path / "config.toml"),
         spec=ModelSpec(f"echo:{script}"),
         data_dir=tmp_path,
-        open_engine=lambda spec, report, cancel: ForgetfulEngine(script),
+        open_engine=lambda *_: ForgetfulEngine(script),
     )
     async with app.run_test(size=(100, 40)) as pilot:
         await ready(pilot)

@@ -159,11 +159,8 @@ async def test_another_model_goes_on_with_the_chat_and_one_line_says_so(
 async def test_where_no_model_could_be_loaded_the_hint_says_that_a_prompt_waits(
     make_app: MakeApp, tmp_path: Path
 ) -> None:
-    app = make_app()
+    app = make_app(model=f"echo:{tmp_path}/none.md")
     async with app.run_test(size=(100, 40)) as pilot:
-        await ready(pilot, app)
-        await until(pilot, lambda: "Enter send" in shown(app))
-        await send(pilot, app, f"/model echo:{tmp_path}/none.md")
         await until(pilot, lambda: "choose another model" in shown(app))
         await until(pilot, lambda: "Enter queue" in shown(app))
 
@@ -193,7 +190,7 @@ async def test_only_the_last_of_two_models_chosen_at_once_stays(tmp_path: Path) 
         def close(self) -> None:
             closed.append(self.name)
 
-    def open_slowly(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
+    def open_slowly(spec: ModelSpec, *_: object) -> Engine:
         gate.wait()
         return Closing(Path(spec.model.removeprefix("echo:")), 0.0, None)
 
@@ -214,10 +211,17 @@ async def test_only_the_last_of_two_models_chosen_at_once_stays(tmp_path: Path) 
         assert app.engine is not None and app.engine.name == "echo:b.md"
 
 
-async def test_ctrl_c_cancels_a_download_and_says_what_is_kept(tmp_path: Path) -> None:
-    def download(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
+async def test_a_download_that_is_cancelled_says_what_is_kept_and_costs_no_model(
+    tmp_path: Path,
+) -> None:
+    def download(
+        spec: ModelSpec,
+        report: OnProgress,
+        cancel: threading.Event,
+        make_room: Callable[[], None],
+    ) -> Engine:
         if spec.model.startswith("echo:"):
-            return open_engine(spec, report, cancel)
+            return open_engine(spec, report, cancel, make_room)
         report(LoadProgress("downloading", 0.25, "org/name: 1.0 of 4.0 GB · 12.0 MB/s"))
         cancel.wait()
         raise LoadCancelled("The download was cancelled; files that were finished are kept.")
@@ -236,11 +240,36 @@ async def test_ctrl_c_cancels_a_download_and_says_what_is_kept(tmp_path: Path) -
         await until(pilot, lambda: "Ctrl+C cancel" in shown(app))  # on the empty page
         await send(pilot, app, "/stop")
         await until(pilot, lambda: "are kept" in shown(app))
-        await send(pilot, app, f"/model echo:{script}")
-        await ready(pilot, app)
+        assert "echo:a.md is still loaded and answers" in shown(app)
         await ask(pilot, app, "one")
         await send(pilot, app, "/model org/name")
         await until(pilot, lambda: "12.0 MB/s" in shown(app) and "Ctrl+C cancel" in shown(app))
+        assert "are kept" not in shown(app)
+        await send(pilot, app, "two")  # waits for the other model
         await pilot.press("ctrl+c")
         await until(pilot, lambda: "files that were finished are kept" in shown(app))
         assert "Ctrl+C again" not in told(app)
+        await until(pilot, lambda: len(app.chat.session.conversation.messages) == 4)
+        await until(pilot, lambda: not app.chat.busy)
+        assert app.chat.session.conversation.messages[-1].content == "Text."
+        assert shown(app).splitlines()[-1].split()[0] == "echo:a.md"
+
+
+async def test_a_model_that_cannot_be_had_does_not_cost_the_loaded_one(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    app = make_app(model="guide")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        loaded = app.engine
+        for sentence, name in (
+            ("it has no config.json", str(empty)),
+            ("HF_HUB_OFFLINE is set", "org/name"),
+            ("Nothing answers at", "http://127.0.0.1:9/v1"),
+        ):
+            await send(pilot, app, f"/model {name}")
+            await until(pilot, lambda said=sentence: said in " ".join(shown(app).split()))
+            assert app.engine is loaded
+        await ask(pilot, app, "What is the context?")

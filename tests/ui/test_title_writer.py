@@ -10,7 +10,7 @@ from test_chat_flow import ask, command, ready, shown, type_text, until
 
 from tui_chat.chat.titles import REQUEST
 from tui_chat.config import Config, LoadedConfig
-from tui_chat.engine.base import Engine, OnProgress, PollSettings
+from tui_chat.engine.base import PollSettings
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import (
     EngineEvent,
@@ -67,14 +67,11 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TitleEngine:
 
 
 def app_of(engine: TitleEngine, tmp_path: Path, config: Config | None = None) -> TuiChat:
-    def open_it(spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> Engine:
-        return engine
-
     return TuiChat(
         loaded=LoadedConfig(config or Config(), tmp_path / "config.toml"),
         spec=ModelSpec("model"),
         data_dir=tmp_path,
-        open_engine=open_it,
+        open_engine=lambda *_: engine,
     )
 
 

@@ -6,6 +6,7 @@ Importing this package loads neither torch nor transformers: `open_engine` does,
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tui_chat.engine.base import Engine, LoadCancelled, OnProgress
@@ -23,13 +24,20 @@ for _name, _value in (
     os.environ.setdefault(_name, _value)
 
 
-def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Event) -> Engine:
+def open_engine(
+    spec: ModelSpec,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    make_room: Callable[[], None] = lambda: None,
+) -> Engine:
     """Open the engine for `spec.model`; the one place that imports torch.
 
     Args:
         spec: `echo:PATH`, `guide`, a folder, a hub name, or a server; and how to open it.
         on_progress: called from this thread (from others during a download), often.
         cancel: when set, the load ends at the next weight or the next stage.
+        make_room: called once before anything of a model comes into memory. Its files are on this
+            machine by then and can be read, so that what it frees is not freed for nothing.
 
     Raises:
         LoadError: one sentence that says what is wrong and what to do.
@@ -52,7 +60,9 @@ def open_engine(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Even
 
     folder = hub.resolve_model(spec, on_progress, cancel)
     # A refused folder is told before the seconds that torch takes.
-    read_ahead(read_checkpoint(folder))
+    checkpoint = read_checkpoint(folder)
+    make_room()
+    read_ahead(checkpoint)
     name = hub.short_name(spec.model)
 
     def stage(text: str) -> None:

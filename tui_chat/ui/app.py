@@ -43,7 +43,7 @@ from tui_chat.ui.ending import SHUTDOWN_SECONDS, Ending
 from tui_chat.ui.engine_thread import EngineThread
 from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
 from tui_chat.ui.lifeguard import Lifeguard
-from tui_chat.ui.model_switch import ModelSwitch, OpenEngine, model_name
+from tui_chat.ui.model_switch import ModelSwitch, OpenEngine, model_name, server_name
 from tui_chat.ui.pace import LOCAL, REMOTE, calm
 from tui_chat.ui.tasks import WatchedWorkers
 from tui_chat.ui.theme_switch import ThemeSwitch
@@ -130,7 +130,7 @@ class TuiChat(FramedApp, inherit_bindings=False):
             count_chats=lambda: self.store.totals()[0],
             values=self._argument_values,
             model_name=model_name(spec),
-            server=spec.server.name if spec.server else "",
+            server=server_name(spec),
             pace=self.pace,
         )
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tui_chat.chat.sanitize import sanitize
 from tui_chat.types import LoadProgress
 from tui_chat.ui import welcome
-from tui_chat.ui.ink import InkText, Line, OneLine, gigabytes
+from tui_chat.ui.ink import InkText, Line, OneLine, Part, gigabytes
 from tui_chat.ui.status_bar import Activity
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ModelState:
         """A model is about to be loaded, on this server; empty for this process."""
         self.server = server
         self.is_expected = True
+        self._chat.query(".not-loaded").remove()
 
     def show_progress(self, progress: LoadProgress) -> None:
         """Show how far the model has come."""
@@ -73,17 +75,25 @@ class ModelState:
         await chat.replies.send_next()
 
     async def failed(self, sentence: str, log_path: str) -> None:
-        """No model could be loaded; what is waiting keeps waiting."""
-        chat = self._chat
+        """A model could not be loaded.
+
+        What is waiting goes to the one that is still there, or else keeps waiting.
+        """
+        chat, engine = self._chat, self._chat.engine
         self.progress, self.is_expected = None, False
+        state: Line = [("err", "not loaded")] if engine is None else [("ok", "ready")]
         if lines := chat.query("#load-line"):
-            lines.first(OneLine).show([[("err", "not loaded")]])
-        chat.update_status(**({"rung": "no model"} if chat.engine is None else {}))
-        way: Line = (("k", chat.key("model")), ("m", " choose another model"))
-        await chat.transcript.add_failure(sentence, way, log=log_path)
+            lines.first(OneLine).show([state])
+        chat.update_status(**({"rung": "no model"} if engine is None else {}))
+        way: list[Part] = [("k", chat.key("model")), ("m", " choose another model")]
+        if engine is not None:
+            name = sanitize(engine.name)
+            way = [("k", name), ("m", " is still loaded and answers · "), *way]
+        await chat.transcript.add_failure(sentence, way, log=log_path, classes="not-loaded")
         chat.show_activity()
         chat.desk.show_hint()
         chat.transcript.follow()
+        await chat.replies.send_next()
 
     async def unloaded(self, held_bytes: int, *, loading: bool) -> None:
         """The model is freed; it held `held_bytes`. Nothing is said when another is coming."""

@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event], Engine]
+OpenEngine = Callable[[ModelSpec, OnProgress, threading.Event, Callable[[], None]], Engine]
+"""Opens a model; the last argument frees what is in memory, see `tui_chat.engine.open_engine`."""
 
 
 def model_name(spec: ModelSpec) -> str:
     """A short name for a model that is not loaded yet."""
     return Path(spec.model).name or spec.model
+
+
+def server_name(spec: ModelSpec) -> str:
+    """The name of the server that the model runs on; empty for this process."""
+    return spec.server.name if spec.server else ""
 
 
 class ModelSwitch:
@@ -36,6 +42,8 @@ class ModelSwitch:
         self.spec = spec
         self.open_engine = open_engine
         self.engine: Engine | None = None
+        self._before: tuple[Engine, ModelSpec] | None = None
+        """The model before the one that is being loaded, until that one needs its memory."""
         self._load_cancel: threading.Event | None = None
         self._answering = ""
         """Name of the model that was loaded last."""
@@ -46,21 +54,28 @@ class ModelSwitch:
         return self._load_cancel
 
     def load(self, spec: ModelSpec) -> None:
-        """Load a model on the engine thread; the one that is loaded is freed first."""
+        """Load a model on the engine thread.
+
+        The one that is loaded answers no more, and is freed once the files of the other are there;
+        it is taken back where they cannot be had.
+        """
         self.cancel_load()
-        old = self._let_go()
+        if old := self._let_go():
+            self._before = old, self.spec
         self.spec = spec
-        self._app.chat.model.will_run_on(spec.server.name if spec.server else "")
+        self._app.chat.model.will_run_on(server_name(spec))
         self._app.chat.update_status(model=model_name(spec), rung="loading", memory=None)
 
         def job(cancel: threading.Event) -> None:
             def report(progress: LoadProgress) -> None:
                 self._app.post_message(ModelLoading(progress, cancel))
 
-            if old is not None:
-                old.close()
+            def make_room() -> None:
+                if not cancel.is_set() and (before := self._take_before()):
+                    before[0].close()
+
             try:
-                engine = self.open_engine(spec, report, cancel)
+                engine = self.open_engine(spec, report, cancel, make_room)
             except EngineError as error:
                 cancelled = isinstance(error, LoadCancelled)
                 self._app.post_message(ModelFailed(str(error), cancel, cancelled=cancelled))
@@ -69,9 +84,14 @@ class ModelSwitch:
                 sentence = f"The model could not be loaded ({type(error).__name__})."
                 self._app.post_message(ModelFailed(sentence, cancel))
             else:
+                make_room()  # a server needs no memory of this machine before
                 self._app.post_message(ModelReady(engine, cancel))
 
         self._load_cancel = self._app.engine_thread.submit(job, writes=False)
+
+    def _take_before(self) -> tuple[Engine, ModelSpec] | None:
+        before, self._before = self._before, None
+        return before
 
     def _let_go(self) -> Engine | None:
         """Stop using the model that is loaded, so that it can be closed."""
@@ -157,9 +177,14 @@ class ModelSwitch:
 
     async def failed(self, event: ModelFailed) -> None:
         """A model could not be loaded, or its load was cancelled."""
-        if event.load is self._load_cancel:
-            self._load_cancel = None
-            await self._app.chat.model.failed(event.sentence, str(files.log_path()))
+        if event.load is not self._load_cancel:
+            return
+        self._load_cancel = None
+        if before := self._take_before():
+            self.engine, self.spec = before
+            self._app.chat.session.engine = self.engine
+            self._app.chat.model.server = server_name(self.spec)
+        await self._app.chat.model.failed(event.sentence, str(files.log_path()))
 
     async def unloaded(self, event: ModelUnloaded) -> None:
         """The model is freed."""
