@@ -91,6 +91,21 @@ async def test_the_bar_goes_from_message_to_message_and_back_to_the_box(
         assert "copy" not in row_above_box(app)
 
 
+async def test_what_changes_the_chat_is_offered_once_no_reply_runs(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app(reply="word " * 2000, rate=100)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await opened(pilot, stored(tmp_path, 3))
+        await command(pilot, "go")
+        await until(pilot, lambda: "word" in shown(app))
+        await pilot.press("alt+up", "alt+up", "alt+up")
+        assert row_above_box(app).split()[:2] == ["y", "copy"]
+        assert "edit" not in row_above_box(app) and "leave out" not in row_above_box(app)
+        app.chat.replies.stop()
+        await until(pilot, lambda: "e edit  r again  x leave out" in row_above_box(app))
+
+
 async def test_walking_starts_with_tab_f8_and_a_command_too(
     make_app: MakeApp, tmp_path: Path
 ) -> None:

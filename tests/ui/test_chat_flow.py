@@ -24,6 +24,7 @@ from tui_chat.types import (
     ModelSpec,
     ReplyMetrics,
     Role,
+    TextDelta,
 )
 from tui_chat.ui.app import TuiChat
 from tui_chat.ui.ink import InkText, OneLine
@@ -254,6 +255,18 @@ async def test_a_narrow_row_still_tells_the_rate_and_the_key_that_stops(make_app
         assert "…" not in str(row.render())
         await pilot.press("escape")
         await until(pilot, lambda: not app.chat.busy)
+
+
+async def test_the_row_above_the_box_says_that_the_model_thinks(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        row = app.screen.query_one(Activity)
+        for kind, verb in (("reasoning", "thinking"), ("content", "writing")):
+            delta = TextDelta("so", kind, 9, 1.0)  # type: ignore[arg-type]
+            row.show_writing(delta, below=False, stop_key="Esc", follow_key="End")
+            await pilot.pause()
+            assert f"{verb}  9 tok · 1.0 s · 8.0 tok/s" in str(row.render())
 
 
 async def test_escape_stops_the_reply_and_keeps_its_text(make_app: MakeApp) -> None:

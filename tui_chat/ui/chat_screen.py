@@ -383,12 +383,16 @@ class ChatScreen(Screen[None]):
         self.transcript.update(self.session.conversation)
         await self.transcript.trim()
         self.transcript.refresh_marks()
-        if self._walk is not None:
-            self._walk.show_offers()
+        self.show_offers()
         self.update_status()
         self.call_after_refresh(self.show_activity)
         self.desk.show_hint()
         self.count_soon()
+
+    def show_offers(self) -> None:
+        """Say anew what can be done with the message that was walked to."""
+        if self._walk is not None:
+            self._walk.show_offers()
 
     @on(TitleWritten)
     def _show_title(self, message: TitleWritten) -> None:

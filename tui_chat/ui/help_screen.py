@@ -75,7 +75,7 @@ class HelpScreen(LeftOnce[None]):
 class KeyTable(Widget):
     """The actions in their groups; a group is never split between two columns."""
 
-    DEFAULT_CSS = "KeyTable { width: 1fr; height: auto; text-wrap: nowrap; }"
+    DEFAULT_CSS = "KeyTable { width: 1fr; height: auto; margin: 0 1 0 0; text-wrap: nowrap; }"
 
     def __init__(self, actions: Sequence[Action]) -> None:
         super().__init__()

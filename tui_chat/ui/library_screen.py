@@ -71,8 +71,8 @@ class LibraryScreen(LeftOnce[Chosen | None]):
     LibraryScreen #library-list { width: 56fr; }
     LibraryScreen ChatPreview { width: 44fr; display: none; }
     LibraryScreen.-preview ChatPreview { display: block; }
-    LibraryScreen ColumnHead { margin: 0 1; }
-    LibraryScreen RowList { margin: 0 1; }
+    LibraryScreen ColumnHead { margin: 0 0 0 1; }
+    LibraryScreen RowList { margin: 0 0 0 1; }
     LibraryScreen #library-empty { height: 1fr; padding: 0 2 0 3; }
     LibraryScreen #library-keys { padding: 0 2 0 3; margin: 1 0 0 0; }
     """

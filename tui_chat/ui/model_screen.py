@@ -53,8 +53,8 @@ class ModelScreen(LeftOnce[ModelChoice | Literal["unload"] | None]):
     ModelScreen #model-title { padding: 0 2 0 3; margin: 1 0; }
     ModelScreen #model-fields { height: 1; margin: 0 1 1 1; background: $surface; }
     ModelScreen #model-count { width: auto; height: 1; padding: 0 1; }
-    ModelScreen ColumnHead { margin: 0 1; }
-    ModelScreen RowList { height: auto; max-height: 100%; margin: 0 1; }
+    ModelScreen ColumnHead { margin: 0 0 0 1; }
+    ModelScreen RowList { height: auto; max-height: 100%; margin: 0 0 0 1; }
     ModelScreen #model-columns { height: 1fr; layout: vertical; }
     ModelScreen #model-list { height: auto; max-height: 50%; }
     ModelScreen #model-detail { height: auto; padding: 1 1 0 1; max-width: 108; }

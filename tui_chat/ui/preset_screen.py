@@ -27,8 +27,8 @@ class PresetScreen(Screen[str | None]):
     CSS = """
     PresetScreen #preset-title { padding: 0 2 0 3; margin: 1 0; }
     PresetScreen #preset-fields { height: 1; margin: 0 1 1 1; background: $surface; }
-    PresetScreen ColumnHead { margin: 0 1; }
-    PresetScreen RowList { height: auto; max-height: 50%; margin: 0 1; }
+    PresetScreen ColumnHead { margin: 0 0 0 1; }
+    PresetScreen RowList { height: auto; max-height: 50%; margin: 0 0 0 1; }
     PresetScreen #preset-detail { height: 1fr; padding: 1 2 0 3; }
     PresetScreen #preset-problems { height: auto; padding: 0 2 0 3; }
     PresetScreen #preset-keys { padding: 0 2 0 3; }

@@ -129,6 +129,7 @@ class Replies:
         )
         self.busy = True
         chat.desk.show_hint()
+        chat.show_offers()
 
         def job(cancel: Event) -> None:
             try:

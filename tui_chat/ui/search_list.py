@@ -20,6 +20,8 @@ from tui_chat.ui.ink import Column, Line, Part, RowPainter, columns, mark_places
 
 _LEAD = 2
 """Cells before the text of a row: the bar and a space."""
+_TAIL = 1
+"""Cells behind it, so that it does not touch the scroll bar."""
 
 
 def mark_hits(text: str, wanted: str, word: str) -> list[Part]:
@@ -54,7 +56,7 @@ class SearchField(Input):
 class ColumnHead(Widget):
     """The names of the columns of a `RowList`, above it."""
 
-    DEFAULT_CSS = "ColumnHead { width: 1fr; height: 1; padding: 0 1 0 2; }"
+    DEFAULT_CSS = "ColumnHead { width: 1fr; height: 1; padding: 0 2; }"
 
     def __init__(self, cells: Callable[[int], Sequence[Column]]) -> None:
         """`cells` gives the columns for a width in cells, as the rows below have them."""
@@ -161,7 +163,7 @@ class RowList(ScrollView, can_focus=False):
             return Strip.blank(width, self.rich_style)
         chosen = index == self.highlighted
         style = self.get_visual_style(*(["row-list--highlighted"] if chosen else []))
-        lines = self._rows[index](max(1, width - _LEAD), chosen)
+        lines = self._rows[index](max(1, width - _LEAD - _TAIL), chosen)
         bar: Part = ("you", "▌") if chosen else " "
         text: Line = [bar, " ", *(lines[line] if line < len(lines) else ())]
         content = paint(self.app, text).truncate(width, ellipsis=True)

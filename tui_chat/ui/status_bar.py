@@ -161,7 +161,8 @@ class Activity(OneLine):
         tokens, elapsed = delta.completion_tokens, delta.decode_seconds
         about = "≈" if delta.approximate else ""
         mark, count = ("it", "▪"), f"{about}{tokens:,} tok"
-        lines: list[Line] = [(mark, " writing  ", ("m", count)), (mark, f" {count}")]
+        verb = "thinking" if delta.kind == "reasoning" else "writing"
+        lines: list[Line] = [(mark, f" {verb}  ", ("m", count)), (mark, f" {count}")]
         if tokens >= 8 and elapsed > 0:
             rate = ("rate", f"{about}{(tokens - 1) / elapsed:,.1f} tok/s")
             long: Line = (*lines[0], ("m", f" · {seconds(elapsed)} · "), rate)

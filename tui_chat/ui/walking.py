@@ -194,12 +194,16 @@ class Walk:
     def _offers(self, message: Message) -> list[Offer]:
         chat = self._chat
         messages = chat.session.conversation.messages
-        verbs = {"message-copy": "copy", "message-edit": "edit", "message-again": "again"}
-        if message.id == messages[-1].id and message.can_continue:
-            verbs["message-continue"] = "continue"
-        verbs["message-exclude"] = "take in" if message.id in left_out(messages) else "leave out"
+        may_change = not chat.busy
+        verbs = {"message-copy": "copy"}
+        if may_change:
+            verbs |= {"message-edit": "edit", "message-again": "again"}
+            if message.id == messages[-1].id and message.can_continue:
+                verbs["message-continue"] = "continue"
+            is_out = message.id in left_out(messages)
+            verbs["message-exclude"] = "take in" if is_out else "leave out"
         offers = [(self._key(action), verb, verb) for action, verb in verbs.items()]
-        if chat.version_of(message.id)[1] > 1:
+        if may_change and chat.version_of(message.id)[1] > 1:
             both = self._key("message-previous") + self._key("message-next")
             offers.append((both, "other versions", "versions"))
         view = chat.transcript.view_of(message.id)
