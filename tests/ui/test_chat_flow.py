@@ -19,6 +19,7 @@ from tui_chat.types import (
     EngineEvent,
     GenerationFinished,
     GenerationSettings,
+    LoadProgress,
     Message,
     Mode,
     ModelSpec,
@@ -267,6 +268,23 @@ async def test_the_row_above_the_box_says_that_the_model_thinks(make_app: MakeAp
             row.show_writing(delta, below=False, stop_key="Esc", follow_key="End")
             await pilot.pause()
             assert f"{verb}  9 tok · 1.0 s · 8.0 tok/s" in str(row.render())
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+async def test_a_download_tells_how_far_and_fast_it_is_at_any_usual_width(
+    make_app: MakeApp, columns: int
+) -> None:
+    app = make_app()
+    detail = "Qwen/Qwen3-0.6B: 0.6 of 1.5 GB · 12.0 MB/s · 75 s left"
+    progress = LoadProgress("downloading", 0.4, detail)
+    async with app.run_test(size=(columns, 24)) as pilot:
+        await ready(pilot)
+        row = app.screen.query_one(Activity)
+        row.show_loading(progress, "Ctrl+C")
+        await pilot.pause()
+        told = str(row.render())
+        assert "0.6 of 1.5 GB · 12.0 MB/s · 75 s left" in told and "Ctrl+C cancel" in told
+        assert ("━" in told) is (columns >= 100)
 
 
 async def test_escape_stops_the_reply_and_keeps_its_text(make_app: MakeApp) -> None:

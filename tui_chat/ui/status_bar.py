@@ -123,12 +123,8 @@ class Activity(OneLine):
 
     def show_loading(self, progress: LoadProgress, stop_key: str) -> None:
         """A model is being loaded."""
-        parts: list[Part] = [("it", "▪"), f" {progress.stage}  "]
-        if progress.fraction is not None:
-            parts += [*meter_of_progress(progress.fraction, 24), "  "]
-        detail: list[Part] = [("m", progress.detail)]
         stop: list[Line] = [(("k", stop_key), ("m", " cancel"))] if stop_key else [()]
-        self.show([[*parts, *detail], parts], stop)
+        self.show(progress_lines((("it", "▪"), f" {progress.stage}"), progress), stop)
 
     def show_reading(
         self, done: int, total: int, elapsed: float, stop_key: str, *, exact: bool = True
@@ -173,6 +169,27 @@ class Activity(OneLine):
 def meter_of_progress(fraction: float, cells: int) -> list[Part]:
     """A bar for work that is done, which never turns to a warning."""
     return [("it", part[1]) if part[0] != "off" else part for part in meter(fraction, cells)]
+
+
+def progress_lines(head: Line, progress: LoadProgress) -> list[Line]:
+    """`head` and how far the work has come, from the whole line to the short one.
+
+    Its figures say more than its bar, and than the name before them.
+    """
+    name, colon, figures = progress.detail.rpartition(": ")
+    told: Part = ("m", f"  {name}{colon}{figures}")
+    if progress.fraction is None:
+        return [[*head, told], head]
+    bar, short = (meter_of_progress(progress.fraction, cells) for cells in (24, 12))
+    brief: Part = ("m", f"  {figures}")
+    return [
+        [*head, "  ", *bar, told],
+        [*head, "  ", *short, told],
+        [*head, "  ", *short, brief],
+        [*head, brief],
+        [*head, "  ", *short],
+        head,
+    ]
 
 
 def _stop(key: str) -> list[Line]:

@@ -11,7 +11,7 @@ from textual.widgets.option_list import Option
 from tui_chat import __version__
 from tui_chat.types import LoadProgress
 from tui_chat.ui.ink import InkText, Line, OneLine, Part, paint
-from tui_chat.ui.status_bar import meter_of_progress
+from tui_chat.ui.status_bar import progress_lines
 
 STARTERS = ("What can you do?", "How do I load a bigger model?", "How do I copy code over SSH?")
 
@@ -33,15 +33,9 @@ def load_lines(progress: LoadProgress, stop_key: str = "") -> list[Line]:
 
     `stop_key` is the key that cancels it, where it is to be told.
     """
-    head: list[Part] = [("m", progress.stage)]
-    if progress.fraction is None:
-        return [[*head, ("m", f"  {progress.detail}")], head]
-    bar = meter_of_progress(progress.fraction, 24)
-    told: Part = ("m", f"  {progress.detail}")
-    if stop_key:  # a download, whose figures say more than a bar
-        stop: Line = (("k", f"  {stop_key}"), ("m", " cancel"))
-        return [[*head, "  ", *bar, told, *stop], [*head, told, *stop], [*head, *stop], head]
-    return [[*head, "  ", *bar, told], [*head, "  ", *bar], head]
+    head: Line = (("m", progress.stage),)
+    stop: Line = (("k", f"  {stop_key}"), ("m", " cancel")) if stop_key else ()
+    return [*([*line, *stop] for line in progress_lines(head, progress)), head]
 
 
 def note_lines(news: Sequence[Line]) -> list[Part]:
