@@ -51,7 +51,7 @@ class MessageActions(TextActions):
             await self._edit(message)
             return
         elif thoughts is not None:
-            thoughts.action_unfold()
+            thoughts.toggle()
         else:
             self.tell("There is no reasoning to open here.", seconds=3)
             return

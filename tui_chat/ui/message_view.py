@@ -28,11 +28,11 @@ class Reply(RowsView):
     """The Markdown of a reply."""
 
 
-class Reasoning(Vertical, can_focus=True):
-    """What the model thought, folded to one line until it is clicked or opened with Enter."""
+class Reasoning(Vertical, can_focus=False):
+    """What the model thought, folded to one line until it is clicked or opened while walking.
 
-    BINDINGS = [("enter", "unfold", "unfold")]
-    FOCUS_ON_CLICK = False  # who clicks and goes on typing means the box
+    Without focus: who goes on typing means the box.
+    """
 
     def __init__(self) -> None:
         super().__init__(classes="reasoning")
@@ -63,13 +63,14 @@ class Reasoning(Vertical, can_focus=True):
         """Whether all of it is shown."""
         return bool(self._body.display)
 
-    def action_unfold(self) -> None:
+    def toggle(self) -> None:
+        """Open it, or fold it again."""
         self._body.display = not self._body.display
         self.update_label(self.label)
 
     def on_click(self) -> None:
         if self.screen.get_selected_text() is None:
-            self.action_unfold()
+            self.toggle()
 
 
 def metrics_lines(message: Message, prefix: Line = ()) -> list[Line]:
