@@ -190,6 +190,15 @@ def test_a_short_theme_gets_readable_colours_for_all_that_it_leaves_out() -> Non
         prove(done, "mine.toml")
 
 
+@pytest.mark.parametrize(("page", "ink"), [("#001b33", "#d8e4f0"), ("#fdf0d5", "#3b2f20")])
+def test_a_short_theme_has_a_surface_of_its_own_colour(page: str, ink: str) -> None:
+    theme = Theme("mine", "#e08030", foreground=ink, background=page, dark=page < "#8")
+    surface, ground = colour(themes.completed(theme), "surface"), Color.parse(page)
+    assert 1.05 < contrast(surface, ground) < 1.3
+    assert contrast(Color.parse(ink), surface) >= 4.5
+    assert abs(surface.hsl.h - ground.hsl.h) < 0.05 and surface.hsl.s > 0.2
+
+
 # ---- in the app ----
 
 

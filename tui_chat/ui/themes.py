@@ -154,6 +154,10 @@ def completed(theme: Theme) -> Theme:
     if theme.ansi:
         theme.variables = {**mixed_tokens(theme), **theme.variables}
         return theme
+    if theme.background and not theme.surface:  # Textual's own is a grey, whatever the page is
+        base = theme.to_color_system().generate()
+        page, ink = Color.parse(base["background"]), Color.parse(base["foreground"])
+        theme.surface = page.blend(ink, 0.06).hex
     named = {name: getattr(theme, name) for name in _FIELDS if getattr(theme, name)}
     known = {**named, **theme.variables}
     if not known.keys() >= TOKENS.keys():
