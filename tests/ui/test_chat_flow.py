@@ -280,7 +280,7 @@ async def test_a_download_tells_how_far_and_fast_it_is_at_any_usual_width(
     async with app.run_test(size=(columns, 24)) as pilot:
         await ready(pilot)
         row = app.screen.query_one(Activity)
-        row.show_loading(progress, "Ctrl+C")
+        row.show_loading(progress, below=False, stop_key="Ctrl+C", follow_key="End")
         await pilot.pause()
         told = str(row.render())
         assert "0.6 of 1.5 GB · 12.0 MB/s · 75 s left" in told and "Ctrl+C cancel" in told

@@ -2,6 +2,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from textual.pilot import Pilot
 
 from tui_chat.config import Config, LoadedConfig
 from tui_chat.engine import open_engine
-from tui_chat.engine.base import Engine, LoadCancelled, OnProgress
+from tui_chat.engine.base import Engine, LoadCancelled, LoadError, OnProgress
 from tui_chat.engine.echo import EchoEngine
 from tui_chat.types import LoadProgress, ModelSpec
 from tui_chat.ui.app import TuiChat
@@ -211,48 +212,141 @@ async def test_only_the_last_of_two_models_chosen_at_once_stays(tmp_path: Path) 
         assert app.engine is not None and app.engine.name == "echo:b.md"
 
 
-async def test_a_download_that_is_cancelled_says_what_is_kept_and_costs_no_model(
-    tmp_path: Path,
-) -> None:
-    def download(
+class Hub:
+    """A hub that has one model, org/name, which repeats one file; tests let its download end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.script = folder / "other.md"
+        self.script.write_text("From the other.", encoding="utf-8")
+        self.may_end = threading.Event()
+        self.fault: Exception | None = None
+
+    def download(self, spec: ModelSpec, report: OnProgress, cancel: threading.Event) -> None:
+        while not self.may_end.wait(0.02):
+            report(LoadProgress("downloading", 0.25, "org/name: 1.0 of 4.0 GB · 12.0 MB/s"))
+            if cancel.is_set():
+                raise LoadCancelled(
+                    "The download was cancelled; files that were finished are kept."
+                )
+        if self.fault is not None:
+            raise self.fault
+
+    def open(
+        self,
         spec: ModelSpec,
         report: OnProgress,
         cancel: threading.Event,
         make_room: Callable[[], None],
     ) -> Engine:
-        if spec.model.startswith("echo:"):
-            return open_engine(spec, report, cancel, make_room)
-        report(LoadProgress("downloading", 0.25, "org/name: 1.0 of 4.0 GB · 12.0 MB/s"))
-        cancel.wait()
-        raise LoadCancelled("The download was cancelled; files that were finished are kept.")
+        if spec.model == "org/name":
+            self.download(spec, report, cancel)
+            make_room()
+            spec = replace(spec, model=f"echo:{self.script}")
+        return open_engine(spec, report, cancel, make_room)
 
-    script = tmp_path / "a.md"
-    script.write_text("Text.", encoding="utf-8")
-    app = TuiChat(
-        loaded=LoadedConfig(Config(), tmp_path / "config.toml"),
-        spec=ModelSpec(f"echo:{script}"),
-        data_dir=tmp_path,
-        open_engine=download,
-    )
+    def app(self, model: str, rate: float = 0.0) -> TuiChat:
+        folder = self.script.parent
+        app = TuiChat(
+            loaded=LoadedConfig(Config(), folder / "config.toml"),
+            spec=ModelSpec(model, echo_rate=rate),
+            data_dir=folder,
+            open_engine=self.open,
+        )
+        app.models.download = self.download
+        return app
+
+
+async def test_ctrl_c_cancels_a_download_without_which_there_is_no_model(tmp_path: Path) -> None:
+    app = Hub(tmp_path).app("org/name")
     async with app.run_test(size=(100, 40)) as pilot:
-        await ready(pilot, app)
-        await send(pilot, app, "/model org/name")
-        await until(pilot, lambda: "Ctrl+C cancel" in shown(app))  # on the empty page
-        await send(pilot, app, "/stop")
-        await until(pilot, lambda: "are kept" in shown(app))
-        assert "echo:a.md is still loaded and answers" in shown(app)
-        await ask(pilot, app, "one")
-        await send(pilot, app, "/model org/name")
-        await until(pilot, lambda: "12.0 MB/s" in shown(app) and "Ctrl+C cancel" in shown(app))
-        assert "are kept" not in shown(app)
-        await send(pilot, app, "two")  # waits for the other model
+        await until(pilot, lambda: "Ctrl+C cancel" in shown(app))
         await pilot.press("ctrl+c")
         await until(pilot, lambda: "files that were finished are kept" in shown(app))
         assert "Ctrl+C again" not in told(app)
-        await until(pilot, lambda: len(app.chat.session.conversation.messages) == 4)
-        await until(pilot, lambda: not app.chat.busy)
+        assert "not loaded" in shown(app)
+
+
+async def test_the_chat_goes_on_while_a_model_is_downloaded(tmp_path: Path) -> None:
+    script = tmp_path / "a.md"
+    script.write_text("Text.", encoding="utf-8")
+    app = Hub(tmp_path).app(f"echo:{script}")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await send(pilot, app, "/model org/name")
+        await until(pilot, lambda: "12.0 MB/s" in shown(app) and "/stop cancel" in shown(app))
+        await ask(pilot, app, "one")
+        await until(pilot, lambda: "12.0 MB/s" in shown(app) and "/stop cancel" in shown(app))
+        app.chat.box.set_text("two")
+        await pilot.press("ctrl+c")  # clears the box, as always
+        await until(pilot, lambda: app.chat.box.text == "")
+        await ask(pilot, app, "three")
         assert app.chat.session.conversation.messages[-1].content == "Text."
-        assert shown(app).splitlines()[-1].split()[0] == "echo:a.md"
+        await send(pilot, app, "/stop")
+        await until(pilot, lambda: "files that were finished are kept" in shown(app))
+        assert "echo:a.md is still loaded and answers" in shown(app)
+        assert "12.0 MB/s" not in shown(app)
+        await send(pilot, app, "/model org/name")
+        await until(pilot, lambda: "12.0 MB/s" in shown(app))
+        assert "are kept" not in shown(app)
+
+
+async def test_a_downloaded_model_is_loaded_once_the_reply_has_ended(tmp_path: Path) -> None:
+    script = tmp_path / "a.md"
+    script.write_text("word " * 400, encoding="utf-8")
+    hub = Hub(tmp_path)
+    app = hub.app(f"echo:{script}", rate=200.0)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await send(pilot, app, "/model org/name")
+        await send(pilot, app, "one")
+        await until(pilot, lambda: "writing" in shown(app))
+        hub.may_end.set()
+        await until(pilot, lambda: app.engine is not None and app.engine.name == "echo:other.md")
+        first = app.chat.session.conversation.messages[1]
+        assert (first.status, first.content.split()) == ("complete", ["word"] * 400)
+        await ask(pilot, app, "two")
+        assert app.chat.session.conversation.messages[-1].content == "From the other."
+        assert "answers from here on, not echo:a.md" in shown(app)
+
+
+async def test_a_download_that_fails_while_one_reads_above_takes_nobody_away(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "a.md"
+    script.write_text("\n\n".join(f"paragraph {n}" for n in range(60)), encoding="utf-8")
+    hub = Hub(tmp_path)
+    hub.fault = LoadError("The disk is full, so org/name could not be downloaded.")
+    app = hub.app(f"echo:{script}")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await ask(pilot, app, "one")
+        await send(pilot, app, "/model org/name")
+        await pilot.press("pageup")
+        await until(pilot, lambda: "12.0 MB/s" in shown(app) and "more below" in shown(app))
+        place = app.chat.transcript.scroll_y
+        hub.may_end.set()
+        await until(pilot, lambda: "The disk is full" in told(app))
+        await pilot.pause()
+        assert app.chat.transcript.scroll_y == place
+        await pilot.press("ctrl+end")
+        await until(pilot, lambda: "is still loaded and answers" in shown(app))
+
+
+async def test_another_choice_ends_a_download(make_app: MakeApp, tmp_path: Path) -> None:
+    script = tmp_path / "a.md"
+    script.write_text("Text.", encoding="utf-8")
+    hub = Hub(tmp_path)
+    app = hub.app(f"echo:{script}")
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot, app)
+        await send(pilot, app, "/model org/name")
+        await until(pilot, lambda: "12.0 MB/s" in shown(app))
+        before = app.engine
+        await send(pilot, app, f"/model echo:{script}")
+        await until(pilot, lambda: app.engine is not None and app.engine is not before)
+        await until(pilot, lambda: "12.0 MB/s" not in shown(app))
+        await ask(pilot, app, "one")
+        assert "are kept" not in shown(app)
 
 
 async def test_a_model_that_cannot_be_had_does_not_cost_the_loaded_one(

@@ -148,7 +148,7 @@ async def test_another_chat_or_model_cancels_the_title(engine: TitleEngine, tmp_
         await until(pilot, lambda: engine.ended.count("title cancelled") == 1)
         await ask(pilot, "another chat")
         await until(pilot, lambda: engine.asked == 2)
-        app.models.switch("model")
+        app.models.load(app.models.spec)
         await until(pilot, lambda: engine.ended.count("title cancelled") == 2)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tui_chat.engine.base import Engine, LoadCancelled, OnProgress
+from tui_chat.engine.base import Engine, LoadCancelled, LoadError, OnProgress
 from tui_chat.servers import names_server
 from tui_chat.types import LoadProgress, ModelSpec
 
@@ -82,6 +82,30 @@ def open_engine(
 
     stage("looking at the hardware")
     return LocalEngine(load_model(folder, spec, on_progress, cancel, name=name))
+
+
+def needs_download(spec: ModelSpec) -> bool:
+    """Whether `spec.model` is a name on the hub that is not on this machine."""
+    if spec.model.startswith(ECHO) or names_server(spec.model):
+        return False
+    from tui_chat.engine import hub
+
+    try:
+        return hub.model_on_disk(spec) is None
+    except LoadError:  # `open_engine` tells why
+        return False
+
+
+def download_model(spec: ModelSpec, on_progress: OnProgress, cancel: threading.Event) -> None:
+    """Download `spec.model`, so that `open_engine` finds it on this machine.
+
+    Raises:
+        LoadError: one sentence that says what is wrong and what to do.
+        LoadCancelled: `cancel` was set; files that were finished are kept.
+    """
+    from tui_chat.engine import hub
+
+    hub.resolve_model(spec, on_progress, cancel)
 
 
 def _keep_libraries_quiet() -> None:

@@ -90,6 +90,18 @@ def resolve_model(
         LoadError: there is no such folder or model, or it cannot be downloaded.
         LoadCancelled: `cancel` was set during the download.
     """
+    if folder := model_on_disk(spec, cache_dir):
+        return folder
+    cache_dir = cache_dir or default_cache_dir()
+    return _download(spec.model, spec.revision, cache_dir, on_progress, cancel)
+
+
+def model_on_disk(spec: ModelSpec, cache_dir: Path | None = None) -> Path | None:
+    """The folder that holds `spec.model` on this machine; None where it must be downloaded.
+
+    Raises:
+        LoadError: there is no such folder, and it is no name of a model.
+    """
     if spec.model == "guide":
         folder = guide_folder()
         if not (folder / "config.json").is_file():
@@ -103,10 +115,7 @@ def resolve_model(
         )
     if spec.revision and (not _REVISION.fullmatch(spec.revision) or ".." in spec.revision):
         raise LoadError(f"{spec.revision!r} is not the name of a revision.")
-    cache_dir = cache_dir or default_cache_dir()
-    if folder_in_cache := cached_snapshot(spec.model, spec.revision, cache_dir):
-        return folder_in_cache
-    return _download(spec.model, spec.revision, cache_dir, on_progress, cancel)
+    return cached_snapshot(spec.model, spec.revision, cache_dir or default_cache_dir())
 
 
 def _is_path(model: str) -> bool:

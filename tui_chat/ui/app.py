@@ -41,7 +41,13 @@ from tui_chat.ui.commands import ACTIONS, TYPING_ACTIONS, Action, action_of
 from tui_chat.ui.driver import FramedApp, SafeDriver
 from tui_chat.ui.ending import SHUTDOWN_SECONDS, Ending
 from tui_chat.ui.engine_thread import EngineThread
-from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
+from tui_chat.ui.events import (
+    ModelDownloaded,
+    ModelFailed,
+    ModelLoading,
+    ModelReady,
+    ModelUnloaded,
+)
 from tui_chat.ui.lifeguard import Lifeguard
 from tui_chat.ui.model_switch import ModelSwitch, OpenEngine, model_name, server_name
 from tui_chat.ui.pace import LOCAL, REMOTE, calm
@@ -304,6 +310,12 @@ class TuiChat(FramedApp, inherit_bindings=False):
 
     async def on_model_ready(self, event: ModelReady) -> None:
         await self.models.ready(event)
+
+    def on_model_downloaded(self, event: ModelDownloaded) -> None:
+        self.models.downloaded(event)
+
+    def on_reply_ended(self) -> None:
+        self.models.load_downloaded()
 
     async def on_model_failed(self, event: ModelFailed) -> None:
         await self.models.failed(event)

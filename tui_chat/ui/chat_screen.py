@@ -295,17 +295,22 @@ class ChatScreen(Screen[None]):
         await self.transcript.add_notice(line)
         self.transcript.follow()
 
+    @property
+    def is_above_end(self) -> bool:
+        """Whether what is read is above the end of the page."""
+        return not self.transcript.at_end and not self.query(".welcome")
+
     @on(Transcript.EndReached)
     def show_activity(self) -> None:
         """Show in the row above the box what goes on, or what is waiting below."""
         if self.replies.repaint_figures():
             return
-        if self.model.progress is not None and self.engine is None:
+        if self.model.progress is not None:
+            self.model.show_progress(self.model.progress)
             return
-        below = not self.transcript.at_end and not self.query(".welcome")
-        self._unseen = self._unseen and below
+        self._unseen = self._unseen and self.is_above_end
         self.query_one(Activity).show_idle(
-            below=below, unseen=self._unseen, follow_key=self.key("follow")
+            below=self.is_above_end, unseen=self._unseen, follow_key=self.key("follow")
         )
 
     def count_soon(self) -> None:

@@ -60,6 +60,7 @@ class Ending:
     def _finish(self) -> None:
         app, code = self._app, self.code
         app.engine_thread.stop()
+        app.models.cancel_load()
         with contextlib.suppress(Exception):  # whatever is left of the screen by now
             app.chat.drafts.save_now()
         app.engine_thread.written_within(SHUTDOWN_SECONDS)
@@ -76,6 +77,7 @@ class Ending:
         if not self.has_begun:
             self.has_begun = True
             self._app.engine_thread.stop()
+            self._app.models.cancel_load()
             self._app.run_worker(self._leave(), exit_on_error=False)
 
     async def _leave(self) -> None:

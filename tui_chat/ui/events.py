@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message as UIMessage
 
-from tui_chat.types import LoadProgress, ReplyEvent
+from tui_chat.types import LoadProgress, ModelSpec, ReplyEvent
 
 if TYPE_CHECKING:
     from tui_chat.chat.session import Session
@@ -57,6 +57,19 @@ class ModelLoading(UIMessage):
         self.load = load
 
 
+class ModelDownloaded(UIMessage):
+    """The files of a model are on this machine; `download` is what would have cancelled it."""
+
+    def __init__(self, spec: ModelSpec, download: Event) -> None:
+        super().__init__()
+        self.spec = spec
+        self.download = download
+
+
+class ReplyEnded(UIMessage):
+    """No reply runs any more, and none waits for this one."""
+
+
 class ModelReady(UIMessage):
     """The model is loaded; `load` is the event that would have cancelled it."""
 
@@ -69,11 +82,10 @@ class ModelReady(UIMessage):
 class ModelFailed(UIMessage):
     """The model could not be loaded, for a reason that the reader can act on."""
 
-    def __init__(self, sentence: str, load: Event, *, cancelled: bool = False) -> None:
+    def __init__(self, sentence: str, load: Event) -> None:
         super().__init__()
         self.sentence = sentence
         self.load = load
-        self.cancelled = cancelled
 
 
 class ModelUnloaded(UIMessage):

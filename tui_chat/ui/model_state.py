@@ -44,18 +44,25 @@ class ModelState:
         """A model is about to be loaded, on this server; empty for this process."""
         self.server = server
         self.is_expected = True
+        self.forget_failure()
+
+    def forget_failure(self) -> None:
+        """Another model was chosen: take off the page that one could not be loaded."""
         self._chat.query(".not-loaded").remove()
 
     def show_progress(self, progress: LoadProgress) -> None:
         """Show how far the model has come."""
         chat = self._chat
         self.progress = progress
-        stop = chat.key("interrupt") if self.downloads else "/stop"
+        # While a model answers, Ctrl+C has other work to do.
+        stop = chat.key("interrupt") if self.downloads and chat.engine is None else "/stop"
         if lines := chat.query("#load-line"):
             way = stop if self.downloads else ""
             lines.first(OneLine).show(welcome.load_lines(progress, way))
-        else:
-            chat.query_one(Activity).show_loading(progress, stop)
+        elif not chat.busy:
+            chat.query_one(Activity).show_loading(
+                progress, below=chat.is_above_end, stop_key=stop, follow_key=chat.key("follow")
+            )
 
     async def ready(self, notes: Sequence[Line]) -> None:
         """A model is loaded: show what it runs as, and send what was waiting."""
@@ -89,10 +96,14 @@ class ModelState:
         if engine is not None:
             name = sanitize(engine.name)
             way = [("k", name), ("m", " is still loaded and answers · "), *way]
+        is_read = chat.is_above_end
         await chat.transcript.add_failure(sentence, way, log=log_path, classes="not-loaded")
+        if is_read:  # and a download that fails after an hour is not to take the reader away
+            chat.app.notify(sentence, severity="error", markup=False)
+        else:
+            chat.transcript.follow()
         chat.show_activity()
         chat.desk.show_hint()
-        chat.transcript.follow()
         await chat.replies.send_next()
 
     async def unloaded(self, held_bytes: int, *, loading: bool) -> None:

@@ -1,17 +1,29 @@
-"""The model of the app: loads, switches and frees it on the engine thread."""
+"""The model of the app: loads, switches and frees it on the engine thread.
 
+A download runs on a thread of its own: it may take hours, and the chat goes on meanwhile.
+"""
+
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tui_chat import files
+from tui_chat.chat.sanitize import sanitize
 from tui_chat.config import model_spec, with_model
-from tui_chat.engine.base import Engine, EngineError, LoadCancelled, OnProgress
+from tui_chat.engine import download_model, needs_download
+from tui_chat.engine.base import Engine, EngineError, OnProgress
 from tui_chat.types import LoadProgress, ModelSpec
-from tui_chat.ui.events import ModelFailed, ModelLoading, ModelReady, ModelUnloaded
+from tui_chat.ui.events import (
+    ModelDownloaded,
+    ModelFailed,
+    ModelLoading,
+    ModelReady,
+    ModelUnloaded,
+)
 
 if TYPE_CHECKING:
     from tui_chat.ui.app import TuiChat
@@ -41,16 +53,19 @@ class ModelSwitch:
         self._app = app
         self.spec = spec
         self.open_engine = open_engine
+        self.download = download_model
         self.engine: Engine | None = None
         self._before: tuple[Engine, ModelSpec] | None = None
         """The model before the one that is being loaded, until that one needs its memory."""
         self._load_cancel: threading.Event | None = None
+        self._downloaded: ModelSpec | None = None
+        """A model to be loaded once no reply runs."""
         self._answering = ""
         """Name of the model that was loaded last."""
 
     @property
     def loading(self) -> threading.Event | None:
-        """What cancels the load that runs; None when none does."""
+        """What cancels the load or the download that runs; None when none does."""
         return self._load_cancel
 
     def load(self, spec: ModelSpec) -> None:
@@ -74,20 +89,55 @@ class ModelSwitch:
                 if not cancel.is_set() and (before := self._take_before()):
                     before[0].close()
 
-            try:
+            with self._failures_told(cancel):
                 engine = self.open_engine(spec, report, cancel, make_room)
-            except EngineError as error:
-                cancelled = isinstance(error, LoadCancelled)
-                self._app.post_message(ModelFailed(str(error), cancel, cancelled=cancelled))
-            except Exception as error:
-                log.exception("the model could not be loaded")
-                sentence = f"The model could not be loaded ({type(error).__name__})."
-                self._app.post_message(ModelFailed(sentence, cancel))
-            else:
                 make_room()  # a server needs no memory of this machine before
                 self._app.post_message(ModelReady(engine, cancel))
 
         self._load_cancel = self._app.engine_thread.submit(job, writes=False)
+
+    def _download(self, spec: ModelSpec) -> None:
+        """Download a model and load it then; until then the one that is loaded answers."""
+        app = self._app
+        self.cancel_load()
+        self._load_cancel = cancel = threading.Event()
+        app.chat.model.forget_failure()
+        name = sanitize(model_name(spec))
+        app.notify(f"The chat goes on until {name} is downloaded.", markup=False)
+
+        def report(progress: LoadProgress) -> None:
+            app.post_message(ModelLoading(progress, cancel))
+
+        def run() -> None:
+            has_ended = contextlib.suppress(RuntimeError)  # the app, meanwhile
+            with has_ended, self._failures_told(cancel):
+                self.download(spec, report, cancel)
+                app.post_message(ModelDownloaded(spec, cancel))
+
+        threading.Thread(target=run, name="download", daemon=True).start()
+
+    @contextlib.contextmanager
+    def _failures_told(self, cancel: threading.Event) -> Iterator[None]:
+        """Tell the screen where the load that `cancel` cancels fails."""
+        try:
+            yield
+        except EngineError as error:
+            self._app.post_message(ModelFailed(str(error), cancel))
+        except Exception as error:
+            log.exception("the model could not be loaded")
+            sentence = f"The model could not be loaded ({type(error).__name__})."
+            self._app.post_message(ModelFailed(sentence, cancel))
+
+    def downloaded(self, event: ModelDownloaded) -> None:
+        """A model is on this machine now."""
+        if event.download is self._load_cancel:
+            self._downloaded = event.spec
+            self.load_downloaded()
+
+    def load_downloaded(self) -> None:
+        """Load the model that was downloaded, unless a reply runs."""
+        if self._downloaded is not None and not self._app.chat.busy:
+            self.load(self._downloaded)
 
     def _take_before(self) -> tuple[Engine, ModelSpec] | None:
         before, self._before = self._before, None
@@ -119,8 +169,12 @@ class ModelSwitch:
         self._app.loaded = replace(
             self._app.loaded, config=replace(self._app.loaded.config, servers=config.servers)
         )
-        self._app.chat.replies.stop()
-        self.load(model_spec(config, self.spec.echo_rate))
+        spec = model_spec(config, self.spec.echo_rate)
+        if self.engine is not None and needs_download(spec):
+            self._download(spec)
+        else:
+            self._app.chat.replies.stop()
+            self.load(spec)
 
     def unload(self) -> None:
         """Free the model and its memory; a reply that runs is stopped, its text is kept."""
@@ -143,13 +197,14 @@ class ModelSwitch:
         self._app.engine_thread.submit(job, writes=False)
 
     def cancel_load(self) -> None:
-        """Give up the model that is being loaded."""
+        """Give up the model that is being loaded or downloaded."""
+        self._downloaded = None
         if self._load_cancel is not None:
             self._load_cancel.set()
 
     def cancel_download(self) -> bool:
-        """Give up the model that is being downloaded; False when none is."""
-        if not self._app.chat.model.downloads:
+        """Give up a download without which there is no model; False when there is none."""
+        if not self._app.chat.model.downloads or self.engine is not None:
             return False
         self.cancel_load()
         return True

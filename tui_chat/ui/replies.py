@@ -20,7 +20,7 @@ from tui_chat.types import (
     TextDelta,
 )
 from tui_chat.ui.engine_thread import EngineThread
-from tui_chat.ui.events import MessageRefused, ReplyCrashed, SessionEvent
+from tui_chat.ui.events import MessageRefused, ReplyCrashed, ReplyEnded, SessionEvent
 from tui_chat.ui.ink import Line
 from tui_chat.ui.pace import Pace
 from tui_chat.ui.reply_painter import ReplyPainter
@@ -270,4 +270,5 @@ class Replies:
         await chat.reply_ended()
         await self.send_next()
         if not self.busy:
+            chat.post_message(ReplyEnded())
             chat.titles.soon(chat.session, chat.generation_settings.thinking)

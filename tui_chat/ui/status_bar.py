@@ -121,10 +121,15 @@ class Activity(OneLine):
         """Nothing is running; `below` tells of text under the view, `unseen` that it is new."""
         self.show([()], _below(follow_key, unseen=unseen) if below else [()])
 
-    def show_loading(self, progress: LoadProgress, stop_key: str) -> None:
+    def show_loading(
+        self, progress: LoadProgress, *, below: bool, stop_key: str, follow_key: str
+    ) -> None:
         """A model is being loaded."""
-        stop: list[Line] = [(("k", stop_key), ("m", " cancel"))] if stop_key else [()]
-        self.show(progress_lines((("it", "▪"), f" {progress.stage}"), progress), stop)
+        stop: list[Line] = [(("k", stop_key), ("m", " cancel"))]
+        self.show(
+            progress_lines((("it", "▪"), f" {progress.stage}"), progress),
+            _below(follow_key, unseen=False) if below else stop,
+        )
 
     def show_reading(
         self, done: int, total: int, elapsed: float, stop_key: str, *, exact: bool = True
