@@ -258,6 +258,36 @@ async def test_a_narrow_row_still_tells_the_rate_and_the_key_that_stops(make_app
         await until(pilot, lambda: not app.chat.busy)
 
 
+async def test_prompts_that_waited_stand_before_their_replies(make_app: MakeApp) -> None:
+    app = make_app(reply="word " * 40, rate=100)
+    async with app.run_test(size=(100, 60)) as pilot:
+        await ready(pilot)
+        for prompt in ("first", "second", "third", "fourth"):
+            await command(pilot, prompt)
+        await until(pilot, lambda: "waiting" in shown(app))
+        await until(pilot, lambda: len(app.chat.session.conversation.messages) == 8)
+        await until(pilot, lambda: not app.chat.busy)
+        page = [message_id for message_id, _ in app.chat.transcript._page.turns()]
+        assert page == [message.id for message in app.chat.session.conversation.messages]
+
+
+async def test_a_reply_that_goes_while_something_lies_over_it_ends_nothing(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "hello")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: app.screen is not app.chat)
+        await app.chat.query_one(AssistantTurn).remove()
+        app.screen.refresh()
+        await pilot.pause()
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is app.chat)
+        assert "hello" in shown(app)
+
+
 async def test_the_row_above_the_box_says_that_the_model_thinks(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(size=(100, 40)) as pilot:

@@ -269,6 +269,23 @@ async def test_a_prompt_right_behind_what_scrolled_the_page_is_followed(
         await is_followed()
 
 
+async def test_a_prompt_is_followed_though_the_beginning_was_on_its_way(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    write_chat(tmp_path, 300, plain)
+    app = make_app(reply="fine")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        app.chat.transcript.go_to_top()
+        await app.chat.replies.ask("go")
+        await until(pilot, lambda: not app.chat.busy)
+        await settled(pilot)
+        assert "fine" in shown(app) and "tok/s" in shown(app)
+        await pilot.press("ctrl+home")
+        await settled(pilot)
+        assert texts(app)[0] == "question 0000"
+
+
 async def test_what_does_not_fit_is_said_without_loading_it(
     make_app: MakeApp, tmp_path: Path
 ) -> None:

@@ -35,6 +35,8 @@ class PagedScroll(VerticalScroll, can_focus=False):
         self._changing = asyncio.Lock()
         """Held while views are mounted and unmounted."""
         self._goes_down = False
+        self._goes_to_top = False
+        """The beginning was asked for, and nothing else since."""
 
     def compose(self) -> Any:
         yield self._page
@@ -128,9 +130,12 @@ class PagedScroll(VerticalScroll, can_focus=False):
     def go_to_top(self) -> None:
         """Go to the beginning; what is between is mounted when it is scrolled to."""
         if not self._is_moving:
+            self._goes_to_top = True
             self._move(self._go_to_top, everything=True)
 
     async def _go_to_top(self) -> None:
+        if not self._goes_to_top:  # the end was asked for while the beginning was loaded
+            return
         self.release_anchor()
         if not self._window.is_at_beginning:
             await self._jump_to(0)

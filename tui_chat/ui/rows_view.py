@@ -357,7 +357,8 @@ class RowsView(Widget):
             strip = self._strips[y] = self._draw(self._row(y))
             if self._words:
                 strip = self._strips[y] = self._marked(strip, y)
-        selection = self.text_selection
+        # What was removed is still drawn under a screen that lies over it.
+        selection = self.text_selection if self.is_attached else None
         if selection is not None and (span := selection.get_span(y)) is not None:
             strip = self._selected(strip, *span)
         return strip

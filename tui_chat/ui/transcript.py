@@ -114,15 +114,16 @@ class Transcript(PagedScroll, can_focus=False):
     def follow(self) -> None:
         """Go to the end and stay there while text arrives."""
         self._page.hold(None)
+        self._goes_to_top = False
         self.anchor()
         self.call_after_refresh(self.anchor)  # behind what is yet to scroll, which lets the end go
 
     async def add_user(self, message_id: str, text: str, *, waiting: bool = False) -> UserTurn:
-        """Show a prompt at the end."""
+        """Show a prompt at the end, but before those that wait for a reply to another."""
         for reply in self.query(".assistant-turn"):
             reply.withdraw_offers()  # type: ignore[attr-defined]
         view = UserTurn(text, message_id=message_id, waiting=waiting)
-        await self._page.mount(view)
+        await self._page.mount(view, before=None if waiting else self._first_waiting)
         self.follow()
         return view
 
@@ -144,9 +145,14 @@ class Transcript(PagedScroll, can_focus=False):
             message_id=message_id, first_fence=first - 1, key=self._key, pace=self._pace
         )
         view.grow_by(int(self._pace.block * self.size.height))
-        waiting = self.query(".-waiting")
-        await self._page.mount(view, before=waiting.first() if waiting else None)
+        await self._page.mount(view, before=self._first_waiting)
         return view
+
+    @property
+    def _first_waiting(self) -> Widget | None:
+        """The prompt that is sent next."""
+        waiting = self.query(".-waiting")
+        return waiting.first() if waiting else None
 
     async def add_notice(self, line: Line, classes: str = "") -> None:
         """Show one muted paragraph of news at the end."""
@@ -197,11 +203,10 @@ class Transcript(PagedScroll, can_focus=False):
             if not stay:
                 self._window.drop_above(start)
             self._hold()
-            waiting = self.query(".-waiting")
             with self.app.batch_update():
                 await self._page.remove_children(gone)
                 new += [view for part in parts for view in self.views_of(part)]
-                await self._page.mount_all(new, before=waiting.first() if waiting else None)
+                await self._page.mount_all(new, before=self._first_waiting)
                 await self._unmount()
         if follow:
             self.follow()
