@@ -1,5 +1,6 @@
 """Reading a long chat: more of it comes as it is scrolled to, and what is read stays in place."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -279,6 +280,12 @@ async def test_a_prompt_is_followed_though_the_beginning_was_on_its_way(
         app.chat.transcript.go_to_top()
         await app.chat.replies.ask("go")
         await until(pilot, lambda: not app.chat.busy)
+        await settled(pilot)
+        assert "fine" in shown(app) and "tok/s" in shown(app)
+        app.chat.transcript.go_to_top()
+        while not app.chat.transcript._changing.locked():
+            await asyncio.sleep(0)
+        app.chat.transcript.follow()  # while the beginning is mounted
         await settled(pilot)
         assert "fine" in shown(app) and "tok/s" in shown(app)
         await pilot.press("ctrl+home")

@@ -139,6 +139,8 @@ class PagedScroll(VerticalScroll, can_focus=False):
         self.release_anchor()
         if not self._window.is_at_beginning:
             await self._jump_to(0)
+            if not self._goes_to_top:  # or mounted
+                return
         self.scroll_to(y=0, animate=False, force=True, immediate=True)
         self._goes_down = True
 
