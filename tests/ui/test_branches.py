@@ -1,10 +1,12 @@
 """Walking from message to message, and what can be done there."""
 
+import asyncio
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from conftest import REPLY, MakeApp  # type: ignore[import-not-found]
 from test_chat_flow import ask, command, ready, short_replies, shown, told, type_text, until
 from textual.events import Key, Paste
@@ -89,6 +91,29 @@ async def test_the_bar_goes_from_message_to_message_and_back_to_the_box(
         assert (walked(app), app.focused) == (None, app.chat.box)
         assert app.chat.box.text == "draft"
         assert "copy" not in row_above_box(app)
+
+
+@pytest.mark.parametrize("order", ["again first", "prompt first"])
+async def test_a_prompt_and_another_version_asked_at_once_are_one_after_the_other(
+    make_app: MakeApp, order: str
+) -> None:
+    app = make_app(reply="word " * 20, rate=300)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await ready(pilot)
+        await ask(pilot, "first")
+        chat = app.chat
+        first = chat.session.conversation.messages[0].id
+        works = [chat.branches.regenerate(first), chat.replies.ask("second")]
+        await asyncio.gather(*(works if order == "again first" else reversed(works)))
+        await until(pilot, lambda: not chat.busy and not chat.replies.waiting)
+        messages = chat.session.conversation.messages
+        assert [message.content for message in messages if message.role is Role.USER] == [
+            "first",
+            "second",
+        ]
+        assert all(m.status == "complete" for m in messages)
+        page = [message_id for message_id, _ in chat.transcript._page.turns()]
+        assert page == [message.id for message in messages]
 
 
 async def test_what_changes_the_chat_is_offered_once_no_reply_runs(

@@ -27,30 +27,36 @@ class Branches:
 
     async def regenerate(self, message_id: str) -> None:
         """Write the reply to a prompt, or a reply, again; the old one stays in the file."""
-        chat = self._chat
+        chat, session = self._chat, self._chat.session
         if chat.replies.is_writing() or chat.model.is_missing():
             return
         chat.cancel_edit()
         if chat.walked is not None:
             chat.walk.leave()
-        await self._cut_page(message_id, keep=Role.USER)
-        chat.replies.start(None, partial(chat.session.regenerate, message_id))
+        with chat.replies.claimed():
+            await self._cut_page(message_id, keep=Role.USER)
+        if session is chat.session:
+            chat.replies.start(None, partial(session.regenerate, message_id))
 
     async def submit_edit(self, text: str) -> None:
         """Ask an edited prompt on a branch of its own, or store an edited reply."""
-        chat, edited = self._chat, self._chat.walk.editing
+        chat, session, edited = self._chat, self._chat.session, self._chat.walk.editing
         asks = edited is not None and edited.role is Role.USER
         if edited is None or chat.replies.is_writing() or (asks and chat.model.is_missing()):
             chat.box.set_text(text)
         elif asks and (sentence := await asyncio.to_thread(self._too_long, edited, text)):
             chat.app.notify(sentence, markup=False)
             chat.box.set_text(text)
+        elif asks and chat.replies.is_writing():  # since it was counted
+            chat.box.set_text(text)
         elif asks:
             chat.remember(text)
             chat.walk.end_edit()
-            await self._cut_page(edited.id)
-            view = await chat.transcript.add_user("", text)
-            chat.replies.start(view, partial(chat.session.edit, edited.id, text))
+            with chat.replies.claimed():
+                await self._cut_page(edited.id)
+                view = await chat.transcript.add_user("", text)
+            if session is chat.session:
+                chat.replies.start(view, partial(session.edit, edited.id, text))
         elif text == edited.content or self._store(edited, text):
             chat.walk.end_edit()
             await chat.transcript.show_branch(chat.session.conversation, follow=True)

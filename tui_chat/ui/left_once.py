@@ -6,7 +6,10 @@ from textual.screen import Screen, ScreenResultType
 
 
 class LeftOnce(Screen[ScreenResultType]):
-    """A screen that is dismissed once: a key that was pressed twice comes when it is gone."""
+    """A screen that is dismissed once, and not before it is there.
+
+    A key that was pressed twice comes when it is gone, and one pressed at once before it is there.
+    """
 
     # The keys of the app, which Textual keeps from a modal screen.
     BINDINGS = [
@@ -20,4 +23,13 @@ class LeftOnce(Screen[ScreenResultType]):
         if self._was_left:
             return AwaitComplete()
         self._was_left = True
+        if not self.is_mounted:
+            # Its parts would be gone before it is mounted, which looks for them.
+            leave = super().dismiss
+
+            def leave_now() -> None:
+                leave(result)
+
+            self.call_next(leave_now)
+            return AwaitComplete()
         return super().dismiss(result)

@@ -79,7 +79,7 @@ class ModelState:
         chat.show_activity()
         chat.update_status(tokens_per_second=0.0)
         chat.count_soon()
-        await chat.replies.send_next()
+        chat.replies.send_next()
 
     async def failed(self, sentence: str, log_path: str) -> None:
         """A model could not be loaded.
@@ -104,7 +104,7 @@ class ModelState:
             chat.transcript.follow()
         chat.show_activity()
         chat.desk.show_hint()
-        await chat.replies.send_next()
+        chat.replies.send_next()
 
     async def unloaded(self, held_bytes: int, *, loading: bool) -> None:
         """The model is freed; it held `held_bytes`. Nothing is said when another is coming."""

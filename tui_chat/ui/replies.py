@@ -58,16 +58,21 @@ class Replies:
     async def ask(self, text: str) -> None:
         """Put a prompt on the page, and send it now or once it is its turn."""
         chat = self._chat
-        must_wait = self.busy or chat.engine is None
-        view = await chat.transcript.add_user("", text, waiting=must_wait)
-        if not must_wait:
+        session = chat.session if chat.has_session else None
+        must_wait = self._is_taken or chat.engine is None
+        with contextlib.nullcontext() if must_wait else self.claimed():
+            view = await chat.transcript.add_user("", text, waiting=must_wait)
+        if session is not None and session is not chat.session:  # another was opened meanwhile
+            chat.desk.take_back(text)
+        elif not must_wait:
             self.start(view, partial(chat.session.reply, text))
-            return
-        self._queue.append((text, view))
-        self._mark_last()
-        chat.count_soon()
-        if chat.engine is None and not chat.model.is_expected:
-            chat.model.is_missing()
+        else:
+            self._queue.append((text, view))
+            self._mark_last()
+            chat.count_soon()
+            if chat.engine is None and not chat.model.is_expected:
+                chat.model.is_missing()
+            self.send_next()  # what it was to wait for may have ended meanwhile
 
     def take_back(self) -> bool:
         """Bring the prompt that waits last back into the box; False when none waits."""
@@ -89,31 +94,47 @@ class Replies:
         self._queue = [(text, await add("", text, waiting=True)) for text, _ in self._queue]
         self._mark_last()
 
-    async def send_next(self) -> None:
+    def send_next(self) -> None:
         """Send the prompt that waits longest, if there is one and nothing runs."""
         chat = self._chat
         if self.busy or not self._queue or chat.engine is None:
             return
-        text, waiting = self._queue.pop(0)
-        await waiting.remove()
-        view = await chat.transcript.add_user("", text)
+        text, view = self._queue.pop(0)
+        chat.transcript.send_waiting(view)
         self.start(view, partial(chat.session.reply, text))
 
     async def go_on(self) -> None:
         """Go on with the last reply, which was cut off, in its place on the page."""
         from tui_chat.chat.session import NOTHING_TO_CONTINUE
 
-        chat = self._chat
-        messages = chat.session.conversation.messages
-        if self.busy:
+        chat, session = self._chat, self._chat.session
+        messages = session.conversation.messages
+        if self._is_taken:
             chat.app.notify("The reply is still being written.", markup=False)
         elif not messages or not messages[-1].can_continue:
             chat.app.notify(NOTHING_TO_CONTINUE, markup=False)
         elif not chat.model.is_missing():
             if chat.walked is not None:
                 chat.walk.leave()
-            await chat.query(".failure").remove()
-            self.start(None, chat.session.continue_reply)
+            with self.claimed():
+                await chat.query(".failure").remove()
+            if session is chat.session:
+                self.start(None, session.continue_reply)
+
+    @property
+    def _is_taken(self) -> bool:
+        """Whether a reply runs, or is about to."""
+        return self.busy or bool(self._queue and self._chat.engine is not None)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Let nobody else start a reply while the page is made ready for the next one."""
+        self.busy = True
+        try:
+            yield
+        except BaseException:
+            self.busy = False
+            raise
 
     def start(self, asked: UserTurn | None, run: Callable[..., Iterator[ReplyEvent]]) -> None:
         """Run a reply on the engine thread; its events come back as messages."""
@@ -160,9 +181,9 @@ class Replies:
 
     def is_writing(self) -> bool:
         """Whether a reply runs, so that nothing may be changed; says so."""
-        if self.busy:
+        if self._is_taken:
             self._chat.app.notify("The reply is still being written; stop it first.", markup=False)
-        return self.busy
+        return self._is_taken
 
     def leave(self) -> None:
         """Another conversation is shown: paint no more of the reply, and send nothing that waits.
@@ -268,7 +289,7 @@ class Replies:
             self._painter.close()
         self.busy, self._cancel, self._painter = False, None, None
         await chat.reply_ended()
-        await self.send_next()
+        self.send_next()
         if not self.busy:
             chat.post_message(ReplyEnded())
             chat.titles.soon(chat.session, chat.generation_settings.thinking)

@@ -120,12 +120,24 @@ class Transcript(PagedScroll, can_focus=False):
 
     async def add_user(self, message_id: str, text: str, *, waiting: bool = False) -> UserTurn:
         """Show a prompt at the end, but before those that wait for a reply to another."""
-        for reply in self.query(".assistant-turn"):
-            reply.withdraw_offers()  # type: ignore[attr-defined]
+        self._withdraw_offers()
         view = UserTurn(text, message_id=message_id, waiting=waiting)
         await self._page.mount(view, before=None if waiting else self._first_waiting)
         self.follow()
         return view
+
+    def send_waiting(self, view: UserTurn) -> None:
+        """The prompt that waited longest is sent now: the page goes on behind it."""
+        view.is_sent()
+        last = self._page.children[-1]
+        if self._first_waiting is None and view is not last:
+            self._page.move_child(view, after=last)
+        self._withdraw_offers()
+        self.follow()
+
+    def _withdraw_offers(self) -> None:
+        for reply in self.query(".assistant-turn"):
+            reply.withdraw_offers()  # type: ignore[attr-defined]
 
     async def open_reply(self, message_id: str) -> "AssistantTurn":
         """The view of a reply to be fed: of a continued one its own, else a new one at the end.

@@ -47,6 +47,12 @@ class UserTurn(InkText):
         self._marks = [*_WAITING, *back]
         self._show_body()
 
+    def is_sent(self) -> None:
+        """It waits no longer."""
+        self.remove_class("-waiting")
+        self._marks = []
+        self._show_body()
+
     def mark_hits(self, words: tuple[str, ...]) -> None:
         """Mark the folded `words` of a search; none takes the marks away."""
         from tui_chat.store.search import fold, holds
