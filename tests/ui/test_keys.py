@@ -35,19 +35,21 @@ async def test_keys_that_arrive_at_once_act_in_the_order_they_were_typed(
         assert app.chat.box.text == ""
 
 
-@pytest.mark.parametrize("action", ["model", "chats", "help", "palette", "theme"])
+@pytest.mark.parametrize("action", ["model", "chats", "help", "palette", "theme", "preset"])
 async def test_a_screen_that_is_left_before_it_is_there_ends_nothing(
     make_app: MakeApp, action: str
 ) -> None:
     app = make_app()
     async with app.run_test(size=(100, 40)) as pilot:
         await ready(pilot)
-        await app._doer.do(action, None)
+        await app._doer.do(action, "")
         assert app.screen is not app.chat
-        app.screen.dismiss(None)  # Esc right behind the key
+        await app.run_action("move(1)", app.screen)  # an arrow right behind the key
+        app.screen.dismiss(None)  # and Esc
         await until(pilot, lambda: app.screen is app.chat)
         await type_text(pilot, "on")
         assert app.chat.box.text == "on"
+        assert "did not work" not in told(app)
 
 
 async def test_what_is_pasted_stands_in_the_box_once(make_app: MakeApp) -> None:

@@ -18,6 +18,10 @@ class LeftOnce(Screen[ScreenResultType]):
     ]
     _was_left = False
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Nothing but leaving can be done before the parts are there; see `DOMNode`."""
+        return self.is_mounted or action in ("back", "dismiss")
+
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
         """Leave with `result`; a second time would take the screen below away."""
         if self._was_left:

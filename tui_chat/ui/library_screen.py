@@ -272,7 +272,8 @@ class LibraryScreen(LeftOnce[Chosen | None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While a title is edited, the keys are those of its field; only Esc is ours."""
-        return self._renaming is None or action not in _LIST_ACTIONS
+        is_ours = self._renaming is None or action not in _LIST_ACTIONS
+        return is_ours and super().check_action(action, parameters)
 
     @property
     def _highlighted(self) -> ConversationSummary | None:

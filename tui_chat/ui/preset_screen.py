@@ -7,7 +7,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, VerticalScroll
-from textual.screen import Screen
 from textual.widgets import Input
 
 from tui_chat.chat.sanitize import one_line
@@ -16,12 +15,13 @@ from tui_chat.settings import shown
 from tui_chat.store.search import fold, holds, words_of
 from tui_chat.types import Mode, Preset
 from tui_chat.ui.ink import Column, InkText, Line, OneLine, Part, columns
+from tui_chat.ui.left_once import LeftOnce
 from tui_chat.ui.search_list import ColumnHead, RowList, SearchField, mark_hits
 
 _NONE = Preset(NO_PRESET, "the system prompt and the settings of config.toml")
 
 
-class PresetScreen(Screen[str | None]):
+class PresetScreen(LeftOnce[str | None]):
     """The presets to choose from; dismissed with the name of one, "none", or None."""
 
     CSS = """
