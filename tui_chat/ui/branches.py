@@ -111,8 +111,7 @@ class Branches:
         chat = self._chat
         chat.transcript.update(chat.session.conversation)
         chat.transcript.refresh_marks()
-        if chat.walked is not None:
-            chat.walk.show_offers()
+        chat.show_offers()
         chat.count()
 
     async def _cut_page(self, message_id: str, *, keep: Role | None = None) -> None:

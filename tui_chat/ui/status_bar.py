@@ -181,12 +181,11 @@ def progress_lines(head: Line, progress: LoadProgress) -> list[Line]:
 
     Its figures say more than its bar, and than the name before them.
     """
-    name, colon, figures = progress.detail.rpartition(": ")
-    told: Part = ("m", f"  {name}{colon}{figures}")
+    told: Part = ("m", f"  {progress.detail}")
     if progress.fraction is None:
         return [[*head, told], head]
     bar, short = (meter_of_progress(progress.fraction, cells) for cells in (24, 12))
-    brief: Part = ("m", f"  {figures}")
+    brief: Part = ("m", f"  {progress.detail.rpartition(': ')[2]}")
     return [
         [*head, "  ", *bar, told],
         [*head, "  ", *short, told],
